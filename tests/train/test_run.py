@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from roadseg_train import checkpoint
+from roadseg_train.config import TrainConfig
+from roadseg_train.errors import RunError
+from roadseg_train.loop import Trainer
+from roadseg_train.run import RunRecord, load_program, open_run, read_run
+
+
+@pytest.fixture
+def record(config: TrainConfig, camvid: Path) -> RunRecord:
+    return RunRecord(config=config, data=[camvid], split="fit")
+
+
+def test_a_run_is_continued_with_the_same_settings(tmp_path: Path, record: RunRecord) -> None:
+    open_run(tmp_path / "a", record)
+    open_run(tmp_path / "a", record)
+    assert read_run(tmp_path / "a") == record
+
+
+def test_other_settings_are_named(tmp_path: Path, record: RunRecord) -> None:
+    open_run(tmp_path / "a", record)
+    other = record.model_copy(update={"config": record.config.model_copy(update={"num_steps": 99})})
+    with pytest.raises(RunError, match=r"num_steps: 6 then, 99 now"):
+        open_run(tmp_path / "a", other)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, record: RunRecord) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match="is not a run"):
+        open_run(tmp_path, record)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_frames_of_the_split_and_of_the_other_side(record: RunRecord) -> None:
+    # ten frames a drive: two held out, none of the eight before them spared
+    assert (len(record.frames("fit")), len(record.heldout_frames())) == (16, 4)
+    assert record.model_copy(update={"split": "trainval"}).heldout_frames() == []
+
+
+def test_the_averaged_network_is_loaded(tmp_path: Path, record: RunRecord) -> None:
+    trainer = Trainer(record.config)
+    with torch.no_grad():
+        for weights in trainer.average.parameters():
+            weights.fill_(3.0)
+    checkpoint.publish_into(tmp_path, trainer.state(), step=5, metrics={})
+    program, step = load_program(tmp_path, record.config)
+    assert step == 0
+    assert all(bool((weights == 3.0).all()) for weights in program.parameters())
+    assert not program.training
+
+
+def test_a_run_without_checkpoint_says_what_to_do(tmp_path: Path, config: TrainConfig) -> None:
+    with pytest.raises(RunError, match="run fit until"):
+        load_program(tmp_path, config)

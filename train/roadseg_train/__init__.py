@@ -1,0 +1,1 @@
+"""Train road segmentation models and publish them as artefacts."""

@@ -1,0 +1,138 @@
+"""The writer of artefacts: docs/artefact.md and its schema say what they hold. The reader shares no code with it."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import re
+import subprocess
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from roadseg_train.config import TrainConfig
+from roadseg_train.errors import ArtefactError
+from roadseg_train.evaluate import Evaluation
+from roadseg_train.export import INPUT_NAME, ONNX_FILE, OUTPUT_NAME, TORCH_FILE, export_programs
+from roadseg_train.geometry import SizeRule
+from roadseg_train.model import RoadProgram
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+NAME_FORM = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+VERSION_FORM = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow", "ray")
+
+
+def publish(
+    store: Path,
+    name: str,
+    version: str,
+    *,
+    program: RoadProgram,
+    config: TrainConfig,
+    step: int,
+    fitted_on: str,
+    evaluation: Evaluation,
+) -> Path:
+    """Write `<store>/<name>/<version>/`, the manifest last.
+
+    Args:
+        store: folder of all artefacts.
+        name: the model's name.
+        version: never used before.
+        program: in eval mode, on the CPU.
+        config: the configuration that made it.
+        step: the step it was saved at.
+        fitted_on: name of the split it was fitted on.
+        evaluation: of this program, or of one made by the same configuration with the split held out.
+
+    Returns:
+        The folder of the version.
+
+    Raises:
+        ArtefactError: the name or version is malformed or taken, the evaluation is not one that may stand for this
+            program, or the exported programs do not agree.
+    """
+    for value, form, kind in ((name, NAME_FORM, "name"), (version, VERSION_FORM, "version")):
+        if not form.fullmatch(value):
+            raise ArtefactError(f"{value!r} cannot be a {kind}; use lower-case letters, digits and dashes")
+    measured_on = _measured_on(evaluation, config, step, fitted_on)
+    folder = store / name / version
+    if (folder / MANIFEST).exists():
+        raise ArtefactError(f"{folder} is published already and a version is never re-used; choose another --version")
+    folder.mkdir(parents=True, exist_ok=True)  # what an attempt that was cut short left there is written over
+    agreement = export_programs(program, folder, multiple_px=config.multiple_px)
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "version": version,
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "git_commit": git_commit(),
+        "files": {file: _describe(folder / file) for file in (ONNX_FILE, TORCH_FILE)},
+        "input": {
+            "name": INPUT_NAME,
+            "dtype": "uint8",
+            "layout": "BHWC",
+            "channels": "RGB",
+            "size": asdict(SizeRule.of(config)),
+        },
+        "output": {"name": OUTPUT_NAME, "dtype": "float32", "layout": "BHW", "meaning": "road probability"},
+        "threshold": evaluation.threshold,
+        "classes": ["not road", "road"],
+        "parameters": sum(weights.numel() for weights in program.parameters()),
+        "agreement": agreement.model_dump(mode="json"),
+        "metrics": {
+            "dataset": evaluation.dataset,
+            "split": evaluation.split,
+            "measured_on": measured_on,
+            "num_images": evaluation.num_images,
+            "overall": evaluation.overall.model_dump(),
+            "by_drive": {drive: scores.model_dump() for drive, scores in evaluation.by_drive.items()},
+        },
+        "training": {"fitted_on": fitted_on, "step": step, "config": config.model_dump(mode="json")},
+        "libraries": {"python": platform.python_version()}
+        | {library: importlib.metadata.version(library) for library in LIBRARIES},
+    }
+    _write_last(folder, manifest)
+    return folder
+
+
+def git_commit() -> str | None:
+    """The commit of this code, with a + where there are uncommitted changes; None outside a git checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603  # fixed words
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return commit + ("+" if git("status", "--porcelain", "--untracked-files=no", "--", ".") else "")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+
+
+def _measured_on(evaluation: Evaluation, config: TrainConfig, step: int, fitted_on: str) -> str:
+    if evaluation.seen_in_training:
+        raise ArtefactError(
+            f"the evaluation's split {evaluation.split!r} was fitted on, so its scores say nothing; "
+            "evaluate on a split that was held out"
+        )
+    if (evaluation.config, evaluation.step) != (config, step):
+        raise ArtefactError("the evaluation is of another configuration or step; evaluate the same recipe to its end")
+    return "these weights" if evaluation.fitted_on == fitted_on else "same recipe, split held out"
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"sha256": digest, "size_bytes": path.stat().st_size}
+
+
+def _write_last(folder: Path, manifest: dict[str, Any]) -> None:
+    """Put the manifest in place in one step, so that it is never seen half written."""
+    partial = folder / f".{MANIFEST}"
+    partial.write_text(json.dumps(manifest, indent=2) + "\n")
+    partial.rename(folder / MANIFEST)

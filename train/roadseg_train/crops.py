@@ -1,0 +1,50 @@
+"""The endless, numbered stream of training crops."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from roadseg_train.augment import augment
+from roadseg_train.config import TrainConfig
+from roadseg_train.dataset import Frame, read_frame
+from roadseg_train.geometry import SizeRule, resize
+
+
+class Crops(Dataset[tuple[Tensor, Tensor]]):
+    """Crop number i: epoch i // len(frames) visits every frame once, in an order of its own.
+
+    A crop depends on the seed and its number alone, so that any worker can make any crop and a run can be continued in
+    the middle. Frames are decoded and scaled once, and kept (three bytes a pixel).
+    """
+
+    def __init__(self, frames: Sequence[Frame], config: TrainConfig) -> None:
+        self.config = config
+        self.frames = [self._load(frame) for frame in frames]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """RGB uint8 (3, crop height, crop width) and target uint8 (crop height, crop width)."""
+        epoch, position = divmod(index, len(self.frames))
+        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.frames))
+        image_CHW, target_HW = self.frames[order[position]]
+        seed = int(np.random.SeedSequence((self.config.seed, index)).generate_state(1, np.uint64)[0] >> 1)
+        return augment(image_CHW, target_HW, self.config, seed)
+
+    def _load(self, frame: Frame) -> tuple[Tensor, Tensor]:
+        image_HWC, target_HW = read_frame(frame)
+        height, width = SizeRule.of(self.config).scale(*target_HW.shape)
+        scaled_HWC = resize(image_HWC, height, width)
+        target = Image.fromarray(target_HW).resize((width, height), Image.Resampling.NEAREST)
+        image_CHW = torch.from_numpy(scaled_HWC.copy()).permute(2, 0, 1).contiguous()
+        return image_CHW, torch.from_numpy(np.array(target))
+
+
+def batch_numbers(step: int, num_steps: int, batch_size: int, rank: int, num_workers: int) -> list[list[int]]:
+    """Which crops a worker takes in each of the steps from `step` to `num_steps`: its equal share of each batch."""
+    share = batch_size // num_workers
+    return [
+        list(range(s * batch_size + rank * share, s * batch_size + (rank + 1) * share)) for s in range(step, num_steps)
+    ]

@@ -1,0 +1,50 @@
+"""Predictions over frames, scored as the served mask would be: at each frame's own size."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from roadseg_train.config import TrainConfig
+from roadseg_train.dataset import Frame, UInt8Array, read_frame
+from roadseg_train.geometry import SizeRule, fit, unfit
+from roadseg_train.metrics import Histogram, histogram
+from roadseg_train.model import RoadProgram
+
+
+@dataclass(frozen=True)
+class ScoredFrame:
+    """A frame and the counts of its prediction."""
+
+    frame: Frame
+    counts: Histogram
+
+
+@torch.inference_mode()
+def predict(program: RoadProgram, image_HWC: UInt8Array, rule: SizeRule) -> UInt8Array:
+    """Road probability of one picture at its own size.
+
+    Args:
+        program: in eval mode.
+        image_HWC: RGB uint8 of any size.
+        rule: how to bring it to the program's input.
+
+    Returns:
+        prob_HW, uint8, 255 is certain.
+    """
+    device = next(program.parameters()).device
+    batch = torch.from_numpy(fit(image_HWC, rule)[None]).to(device)
+    prob_HW = (program(batch)[0] * 255 + 0.5).to(torch.uint8).cpu().numpy()
+    return unfit(prob_HW, rule, *image_HWC.shape[:2])
+
+
+def predict_frames(program: RoadProgram, frames: Sequence[Frame], config: TrainConfig) -> Iterator[ScoredFrame]:
+    """Predict and count frame by frame.
+
+    Raises:
+        DataError: a frame cannot be read.
+    """
+    rule = SizeRule.of(config)
+    for frame in frames:
+        image_HWC, target_HW = read_frame(frame)
+        yield ScoredFrame(frame, histogram(predict(program, image_HWC, rule), target_HW))

@@ -1,0 +1,48 @@
+"""Named splits, cut in blocks of consecutive frames: neighbouring frames never stand on both sides of a cut."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from roadseg_train.dataset import Frame
+from roadseg_train.errors import DataError
+
+HELDOUT_SHARE = 0.2
+GAP_FRAMES = 5  # dropped at the cut: frames a few seconds apart still show the same stretch of road
+
+SPLITS = {
+    "fit": "the first 80 % of each training drive: to fit on while choosing",
+    "heldout": "the last 20 % of each training drive: to choose by",
+    "train": "the whole official training part",
+    "val": "the official validation part",
+    "trainval": "training and validation part: to fit on once the choices are made",
+    "test": "the official test part",
+}
+
+
+def select(frames: Sequence[Frame], split: str) -> list[Frame]:
+    """The frames of a named split, in the order given.
+
+    Raises:
+        DataError: the name is unknown, or the data has no frame of that split.
+    """
+    if split not in SPLITS:
+        raise DataError(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
+    if split in ("fit", "heldout"):
+        chosen = _cut([frame for frame in frames if frame.part == "train"], split)
+    else:
+        parts = ("train", "val") if split == "trainval" else (split,)
+        chosen = [frame for frame in frames if frame.part in parts]
+    if not chosen:
+        raise DataError(f"the data has no frame of the split {split!r} ({SPLITS[split]})")
+    return chosen
+
+
+def _cut(frames: Sequence[Frame], side: str) -> list[Frame]:
+    chosen: list[Frame] = []
+    for _, group in groupby(frames, key=lambda frame: (frame.dataset, frame.drive)):
+        drive = list(group)
+        num_heldout = round(len(drive) * HELDOUT_SHARE) or int(len(drive) > 1)
+        first_heldout = len(drive) - num_heldout
+        gap = min(GAP_FRAMES, first_heldout // 10)  # a drive of a few frames cannot spare five
+        chosen += drive[first_heldout:] if side == "heldout" else drive[: first_heldout - gap]
+    return chosen
