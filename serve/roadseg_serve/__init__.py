@@ -1,0 +1,1 @@
+"""Serve road masks: a Ray Serve graph behind a FastAPI ingress, fed by published artefacts."""

@@ -1,0 +1,120 @@
+"""One server on this machine: Ray and the graph from start to stop."""
+
+import errno
+import logging
+import signal
+import socket
+import threading
+import urllib.request
+from http import HTTPStatus
+
+import ray
+from ray import serve
+
+from roadseg_serve.app import AppArgs, build
+from roadseg_serve.errors import PortInUseError, StartError
+
+APPLICATION = "roadseg"
+POLL_S = 0.1
+ANSWER_TIMEOUT_S = 5.0
+
+
+def serve_until_stopped(*, model: str, host: str, port: int) -> None:
+    """Start Ray and the graph, wait for SIGINT, SIGTERM or SIGHUP, stop both; nothing is left running.
+
+    A signal is only noted, and obeyed between the steps: Ray does not take an interruption in its midst well.
+
+    Args:
+        model: which model version; see `artefact.resolve`.
+        host: address to listen on.
+        port: to listen on.
+
+    Raises:
+        StartError: the text says what to do; nothing is left running.
+    """
+    check_port(host, port)
+    args = AppArgs(model=model)
+    application = build(args)  # a bad model is noticed before anything is started
+    print(f"starting {model} ...", flush=True)
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    stopped = threading.Event()
+    _set_on_stop_signals(stopped)
+    try:
+        ray.init(
+            address="local",
+            num_cpus=args.num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        _set_on_stop_signals(stopped)  # Ray has put its own in place
+        if not stopped.is_set():
+            serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+            serve.run_many([serve.RunTarget(application, name=APPLICATION)], wait_for_applications_running=False)
+            url = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"  # noqa: S104
+            if _wait_until_ready(url, stopped):
+                print(_welcome(url), flush=True)
+                stopped.wait()
+            print("\nstopping ...", flush=True)
+            serve.delete(APPLICATION)  # requests under way are answered first
+    finally:
+        ray.shutdown()
+    print("stopped", flush=True)
+
+
+def check_port(host: str, port: int) -> None:
+    """Make sure that the server will be able to listen.
+
+    Raises:
+        PortInUseError: another program does.
+        StartError: this machine cannot listen there.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUseError(
+                f"port {port} is in use by another program; stop that one, or choose another with --port"
+            ) from error
+        raise StartError(f"cannot listen on {host} port {port} ({error}); check --host and --port") from error
+
+
+def _set_on_stop_signals(stopped: threading.Event) -> None:
+    for stop_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(stop_signal, lambda _number, _stack: stopped.set())
+
+
+def _wait_until_ready(url: str, stopped: threading.Event) -> bool:
+    """Wait until the server answers; False when it is stopped before.
+
+    Raises:
+        StartError: the graph cannot start.
+    """
+    while not stopped.wait(POLL_S):
+        application = serve.status().applications[APPLICATION]
+        if application.status == "DEPLOY_FAILED":
+            # A deployment's message ends in the exception of its replica.
+            messages = [deployment.message.strip() for deployment in application.deployments.values()]
+            reasons = "; ".join(message.splitlines()[-1] for message in messages if message)
+            raise StartError(f"the graph did not start: {reasons} (more in /tmp/ray/session_latest/logs/serve)")
+        if application.status == "RUNNING" and _answers(f"{url}/health"):
+            return True
+    return False
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=ANSWER_TIMEOUT_S) as response:  # noqa: S310 our own http URL
+            return bool(response.status == HTTPStatus.OK)
+    except OSError:
+        return False
+
+
+def _welcome(url: str) -> str:
+    return f"""
+roadseg is ready at {url}
+  try it:  curl -F file=@road.png {url}/upload -o mask.jpg
+  or open  {url}  in a browser
+  stop it: Ctrl-C
+"""

@@ -1,0 +1,127 @@
+"""The model: an engine that computes road probability, and the stage that batches frames for it.
+
+Axes: B batch, H height, W width, C channel (R, G, B). Probability is uint8: 0 is surely not road, 255 surely
+road.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from ray import serve
+
+from roadseg_serve import artefact
+from roadseg_serve.artefact import SizeRule
+from roadseg_serve.errors import ArtefactError
+from roadseg_serve.messages import Bytes, Frame, ModelName, Prediction
+
+
+def quantise(prob: npt.NDArray[np.float32]) -> Bytes:
+    """Probability float32 in [0, 1] to uint8 in [0, 255], rounded to nearest, halves up; any shape."""
+    rounded: Bytes = np.floor(prob * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    return rounded
+
+
+class Engine:
+    """The program of an artefact in OpenVINO, float32 on CPU; it does one call at a time.
+
+    Args:
+        onnx_path: the artefact's `model.onnx`.
+        num_threads: CPU threads of one call.
+
+    Raises:
+        ArtefactError: the program cannot be loaded.
+    """
+
+    def __init__(self, onnx_path: Path, *, num_threads: int) -> None:
+        # Only the replica that computes loads it, not everyone who knows this class.
+        import openvino  # noqa: PLC0415
+
+        settings = {
+            "INFERENCE_NUM_THREADS": num_threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        try:
+            program = openvino.Core().compile_model(onnx_path, "CPU", settings)
+        except RuntimeError as error:
+            raise ArtefactError(f"OpenVINO cannot load {onnx_path}; publish the model again") from error
+        self._request = program.create_infer_request()
+
+    def predict(self, image_BHWC: Bytes) -> Bytes:
+        """Road probability of a batch.
+
+        Args:
+            image_BHWC: RGB, uint8 in [0, 255]; sides are multiples of the size rule's `multiple_px`.
+
+        Returns:
+            prob_BHW, uint8 in [0, 255].
+        """
+        self._request.infer([image_BHWC], share_inputs=True)
+        return quantise(self._request.get_output_tensor().data)
+
+
+def predict_all(engine: Engine, images_HWC: Sequence[Bytes]) -> list[Bytes]:
+    """Predict pictures of any sizes, those of equal shape in one batch.
+
+    Args:
+        engine: computes one batch.
+        images_HWC: RGB, uint8 in [0, 255], each of its own H and W.
+
+    Returns:
+        prob_HW for each picture, in the given order, uint8 in [0, 255].
+    """
+    places: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for place, image_HWC in enumerate(images_HWC):
+        places[image_HWC.shape].append(place)
+    prob_by_place: dict[int, Bytes] = {}
+    for same_shape in places.values():
+        prob_BHW = engine.predict(np.stack([images_HWC[place] for place in same_shape]))
+        prob_by_place.update(zip(same_shape, prob_BHW, strict=True))
+    return [prob_by_place[place] for place in range(len(images_HWC))]
+
+
+def warm_up(engine: Engine, size_rule: SizeRule) -> None:
+    """Predict once at the size of a 4:3 frame, so that no user waits for the first call's preparations."""
+    long_side_px = min(size_rule.short_side_px * 4 // 3, size_rule.max_long_side_px)
+    height, width = (side_px + -side_px % size_rule.multiple_px for side_px in (size_rule.short_side_px, long_side_px))
+    engine.predict(np.zeros((1, height, width, 3), np.uint8))
+
+
+class Model:
+    """The stage: `Frame` in, `Prediction` out; frames that wait at the same time are predicted together.
+
+    Args:
+        uri: names the model version; it is verified before it is loaded.
+        num_threads: CPU threads of one prediction.
+        max_batch_size: most frames in one prediction.
+        batch_wait_timeout_s: how long a frame waits for others.
+
+    Raises:
+        ArtefactError: the model cannot be read.
+    """
+
+    def __init__(self, *, uri: str, num_threads: int, max_batch_size: int, batch_wait_timeout_s: float) -> None:
+        version = artefact.read(artefact.resolve(uri))
+        manifest = version.manifest
+        self._name = ModelName(manifest.name, manifest.version)
+        self._threshold = manifest.threshold
+        self._engine = Engine(version.onnx_path, num_threads=num_threads)
+        warm_up(self._engine, manifest.input.size)
+        together = serve.batch(max_batch_size=max_batch_size, batch_wait_timeout_s=batch_wait_timeout_s)
+        self._predict = together(self._predict_together)
+
+    async def __call__(self, frame: Frame) -> Prediction:
+        """Predict one frame."""
+        return await self._predict(frame)
+
+    async def _predict_together(self, frames: list[Frame]) -> list[Prediction]:
+        # In a thread, so that the next batch gathers meanwhile.
+        probs_HW = await asyncio.to_thread(predict_all, self._engine, [frame.input_HWC for frame in frames])
+        return [
+            Prediction(prob_HW=prob_HW, placement=frame.placement, threshold=self._threshold, model=self._name)
+            for frame, prob_HW in zip(frames, probs_HW, strict=True)
+        ]

@@ -1,0 +1,182 @@
+"""Writer -> schema -> reader: the two rooms share no code, so this is where they meet."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import openvino
+import pytest
+import torch
+
+from roadseg_serve import artefact as reader
+from roadseg_serve import postprocess, preprocess
+from roadseg_serve.errors import ArtefactError as UnreadableArtefactError
+from roadseg_train import artefact as writer
+from roadseg_train import geometry, metrics
+from roadseg_train.config import TrainConfig, tiny
+from roadseg_train.errors import ArtefactError
+from roadseg_train.evaluate import Evaluation
+from roadseg_train.metrics import Scores
+from roadseg_train.model import RoadProgram, UNet
+
+SCHEMA: dict[str, Any] = json.loads((Path(__file__).parents[2] / "docs" / "artefact.schema.json").read_text())
+SCORES = Scores(road_iou=0.9, mean_image_iou=0.88, f1=0.95, max_f=0.96)
+
+
+@pytest.fixture(scope="module")
+def config() -> TrainConfig:
+    return tiny().model_copy(update={"widths": (4, 8, 8)})
+
+
+@pytest.fixture(scope="module")
+def program(config: TrainConfig) -> RoadProgram:
+    torch.manual_seed(0)
+    return RoadProgram(UNet(config.widths)).eval()
+
+
+def evaluation_of(config: TrainConfig, /, **changes: object) -> Evaluation:
+    return Evaluation(
+        created=datetime.now(UTC),
+        config=config,
+        step=config.num_steps,
+        fitted_on="fit",
+        dataset="CamVid",
+        split="heldout",
+        seen_in_training=False,
+        threshold=0.5,
+        num_images=1,
+        overall=SCORES,
+        by_drive={"0001TP": SCORES},
+        images=[],
+    ).model_copy(update=changes)
+
+
+def publish(
+    store: Path,
+    program: RoadProgram,
+    evaluation: Evaluation,
+    *,
+    config: TrainConfig,
+    name: str = "road-small",
+    version: str = "1.0",
+    fitted_on: str = "fit",
+) -> Path:
+    return writer.publish(
+        store,
+        name,
+        version,
+        program=program,
+        config=config,
+        step=config.num_steps,
+        fitted_on=fitted_on,
+        evaluation=evaluation,
+    )
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory, program: RoadProgram, config: TrainConfig) -> Path:
+    return publish(tmp_path_factory.mktemp("store"), program, evaluation_of(config), config=config)
+
+
+def test_what_is_written_keeps_the_schema(published: Path) -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(json.loads((published / "manifest.json").read_text()), SCHEMA)
+
+
+def test_what_is_written_is_read(published: Path, config: TrainConfig) -> None:
+    manifest = reader.read(reader.resolve(str(published))).manifest
+    assert (manifest.name, manifest.version) == ("road-small", "1.0")
+    assert manifest.metrics.overall.road_iou == SCORES.road_iou
+    assert manifest.metrics.measured_on == "these weights"
+    assert manifest.training["config"] == json.loads(config.model_dump_json())
+
+
+def test_what_is_read_computes_what_was_trained(published: Path, program: RoadProgram) -> None:
+    artefact = reader.read(published)
+    image_BHWC = np.random.default_rng(1).integers(0, 256, (2, 32, 48, 3), dtype=np.uint8)
+    engine = openvino.Core().compile_model(artefact.onnx_path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    with torch.inference_mode():
+        expected_BHW = program(torch.from_numpy(image_BHWC)).numpy()
+    np.testing.assert_allclose(engine(image_BHWC)[artefact.manifest.output.name], expected_BHW, atol=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(176, 240), (375, 1242), (1280, 720), (51, 2048), (1, 1), (3, 9000)])
+def test_both_rooms_bring_a_picture_to_the_same_input(
+    published: Path, config: TrainConfig, height: int, width: int
+) -> None:
+    image_HWC = np.random.default_rng(2).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    served = preprocess.fit(image_HWC, reader.read(published).manifest.input.size)
+    np.testing.assert_array_equal(served.input_HWC, geometry.fit(image_HWC, geometry.SizeRule.of(config)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(176, 240), (375, 1242), (1280, 720), (1, 1), (3, 9000)])
+def test_both_rooms_bring_a_probability_back_alike(
+    published: Path, config: TrainConfig, height: int, width: int
+) -> None:
+    frame = preprocess.fit(np.zeros((height, width, 3), np.uint8), reader.read(published).manifest.input.size)
+    prob_HW = np.random.default_rng(3).integers(0, 256, frame.input_HWC.shape[:2], dtype=np.uint8)
+    trained_HW = geometry.unfit(prob_HW, geometry.SizeRule.of(config), height, width)
+    np.testing.assert_array_equal(postprocess.unfit(prob_HW, frame.placement), trained_HW)
+
+
+def test_both_rooms_call_the_same_pixels_road() -> None:
+    for threshold in [level / 255 for level in range(256)] + [percent / 100 for percent in range(101)]:
+        assert postprocess.threshold_level(threshold) == metrics.threshold_level(threshold), threshold
+
+
+def test_another_folders_files_survive_a_publication(tmp_path: Path, program: RoadProgram, config: TrainConfig) -> None:
+    mine = tmp_path / "road-small" / "1.0" / "thesis.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    publish(tmp_path, program, evaluation_of(config), config=config)
+    assert mine.read_text() == "mine"
+
+
+def test_a_version_is_never_re_used(published: Path, program: RoadProgram, config: TrainConfig) -> None:
+    before = (published / "manifest.json").read_bytes()
+    with pytest.raises(ArtefactError, match="never re-used"):
+        publish(published.parents[1], program, evaluation_of(config), config=config)
+    assert (published / "manifest.json").read_bytes() == before
+
+
+def test_an_attempt_that_was_cut_short_is_no_version(tmp_path: Path, program: RoadProgram, config: TrainConfig) -> None:
+    folder = tmp_path / "road-small" / "1.0"
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(b"half")
+    with pytest.raises(UnreadableArtefactError, match="written last"):
+        reader.read(folder)
+    assert publish(tmp_path, program, evaluation_of(config), config=config) == folder
+    assert reader.read(folder).manifest.version == "1.0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seen_in_training": True}, "was fitted on"),
+        ({"step": 1}, "another configuration or step"),
+        ({"config": tiny()}, "another configuration or step"),
+    ],
+)
+def test_scores_that_may_not_stand_for_the_weights_are_refused(
+    tmp_path: Path, program: RoadProgram, config: TrainConfig, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ArtefactError, match=message):
+        publish(tmp_path, program, evaluation_of(config, **changes), config=config)
+    assert not any(tmp_path.iterdir())
+
+
+def test_scores_of_the_same_recipe_say_so(tmp_path: Path, program: RoadProgram, config: TrainConfig) -> None:
+    # The published weights were fitted on everything; the scores come from a twin that had the split held out.
+    folder = publish(tmp_path, program, evaluation_of(config), config=config, fitted_on="trainval")
+    assert reader.read(folder).manifest.metrics.measured_on == "same recipe, split held out"
+
+
+@pytest.mark.parametrize(("name", "version"), [("Road", "1"), ("road", "../1"), ("", "1"), ("road", "latest version")])
+def test_malformed_names_are_refused(
+    tmp_path: Path, program: RoadProgram, config: TrainConfig, name: str, version: str
+) -> None:
+    with pytest.raises(ArtefactError, match="lower-case"):
+        publish(tmp_path, program, evaluation_of(config), config=config, name=name, version=version)

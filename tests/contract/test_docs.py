@@ -1,0 +1,33 @@
+"""What the documents list is what is there."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def fields(schema: dict[str, Any]) -> Iterator[str]:
+    """Names of all properties of a schema, at any depth."""
+    for name, inner in schema.get("properties", {}).items():
+        yield name
+        yield from fields(inner)
+    for definition in schema.get("$defs", {}).values():
+        yield from fields(definition)
+
+
+def test_every_field_is_described() -> None:
+    text = (DOCS / "artefact.md").read_text()
+    names = set(fields(json.loads((DOCS / "artefact.schema.json").read_text())))
+    assert len(names) > 30
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []
+
+
+def test_the_readme_names_every_module() -> None:
+    root = DOCS.parent
+    text = (root / "README.md").read_text()
+    for package in (root / "train" / "roadseg_train", root / "serve" / "roadseg_serve"):
+        tree = text.partition(f"{package.parent.name}/{package.name}/\n")[2].partition("\n\n")[0]
+        modules = {path.name for path in package.glob("*.py")} - {"__init__.py"}
+        assert [module for module in sorted(modules) if f"  {module} " not in tree] == []
