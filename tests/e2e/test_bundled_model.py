@@ -1,0 +1,50 @@
+"""`ci/serve` with nothing said: the model that ships with the package, on real pictures."""
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from roadseg_serve import artefact
+
+from .conftest import ROOT, StartServer
+
+ROAD, VOID = 3, 11  # CamVid labels in the 11-class set
+
+
+@pytest.fixture(scope="module")
+def client(start_server: StartServer) -> Iterator[httpx.Client]:
+    if not artefact.resolve("bundled:small").exists():
+        pytest.skip("the bundled model is not in this checkout")
+    with start_server() as server:
+        server.wait_until_ready()
+        with httpx.Client(base_url=server.url, timeout=120) as http:
+            yield http
+
+
+def test_it_names_itself(client: httpx.Client) -> None:
+    health = client.get("/health").json()
+    assert f"{health['model']}/{health['version']}" == artefact.BUNDLED["small"]
+
+
+def test_it_finds_the_road_of_real_drives(client: httpx.Client) -> None:
+    camvid = Path(os.environ.get("ROADSEG_DATA", ROOT.parent / "shared" / "data")) / "CamVid"
+    pictures = sorted((camvid / "val").glob("*.*"))[::10]
+    if not pictures:
+        pytest.skip(f"no CamVid pictures in {camvid}; set ROADSEG_DATA")
+    both = either = 0
+    for path in pictures:
+        response = client.post("/upload", files={"file": (path.name, path.read_bytes())})
+        assert response.status_code == 200, response.text
+        labels_HW = np.asarray(Image.open(camvid / "valannot" / f"{path.stem}.png"))
+        road_HW = np.asarray(Image.open(io.BytesIO(response.content))) >= 128
+        assert road_HW.shape == labels_HW.shape
+        labelled_HW = labels_HW != VOID
+        both += np.sum(road_HW & (labels_HW == ROAD) & labelled_HW)
+        either += np.sum((road_HW | (labels_HW == ROAD)) & labelled_HW)
+    assert both / either > 0.8

@@ -1,0 +1,78 @@
+"""Start and stop as people do at a terminal: nothing is left behind, and mistakes get one clear line."""
+
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from .conftest import Server, StartServer
+
+
+def assert_nothing_left(server: Server, *, within_s: float = 0) -> None:
+    deadline = time.monotonic() + within_s
+    while server.left_running() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert server.left_running() == []
+    socket.create_server(("127.0.0.1", server.port)).close()  # the port is free
+
+
+def test_ctrl_c_twice_stops_everything(start_server: StartServer, red_artefact: Path) -> None:
+    with start_server("--model", str(red_artefact)) as server:
+        server.wait_until_ready()
+        assert f"curl -F file=@road.png http://localhost:{server.port}/upload" in server.log.read_text()
+        assert httpx.get(f"{server.url}/health").status_code == 200
+        assert server.left_running()  # the way of looking works
+        server.ctrl_c()
+        time.sleep(0.5)
+        server.ctrl_c()
+        assert server.wait_until_stopped() == 0
+        assert_nothing_left(server)
+
+
+def test_sigterm_while_starting_stops_everything(start_server: StartServer, red_artefact: Path) -> None:
+    with start_server("--model", str(red_artefact)) as server:
+        while "starting" not in server.log.read_text():
+            time.sleep(0.1)
+        time.sleep(3)
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_until_stopped()
+        # Ray may take this signal for itself; its agents then notice the end of their parent by themselves.
+        assert_nothing_left(server, within_s=15)
+
+
+def test_ctrl_c_while_starting_stops_everything(start_server: StartServer, red_artefact: Path) -> None:
+    with start_server("--model", str(red_artefact)) as server:
+        while "starting" not in server.log.read_text():
+            time.sleep(0.1)
+        time.sleep(2)
+        server.ctrl_c()
+        assert server.wait_until_stopped() == 0
+        assert_nothing_left(server)
+
+
+def test_a_used_port_is_one_clear_line(start_server: StartServer, red_artefact: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with start_server("--model", str(red_artefact), port=port) as server:
+            assert server.wait_until_stopped() == 1
+            lines = [line for line in server.log.read_text().splitlines() if "installing" not in line]
+            assert len(lines) == 1
+            assert f"port {port} is in use" in lines[0]
+            assert "--port" in lines[0]
+
+
+def test_a_damaged_model_is_one_clear_line(
+    start_server: StartServer, write_red_artefact: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = write_red_artefact(tmp_path / "1")
+    (folder / "model.onnx").write_bytes(b"damaged")
+    with start_server("--model", str(folder)) as server:
+        assert server.wait_until_stopped() == 1
+        text = server.log.read_text()
+        assert text.count("error:") == 1
+        assert "Traceback" not in text
+        assert "model.onnx" in text
+        assert server.left_running() == []
