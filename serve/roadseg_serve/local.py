@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
 import ray
@@ -38,27 +39,31 @@ def serve_until_stopped(*, model: str, host: str, port: int) -> None:
     print(f"starting {model} ...", flush=True)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     stopped = threading.Event()
-    _set_on_stop_signals(stopped)
-    try:
-        ray.init(
-            address="local",
-            num_cpus=args.num_cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-        _set_on_stop_signals(stopped)  # Ray has put its own in place
-        if not stopped.is_set():
-            serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
-            serve.run_many([serve.RunTarget(application, name=APPLICATION)], wait_for_applications_running=False)
-            url = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"  # noqa: S104
-            if _wait_until_ready(url, stopped):
-                print(_welcome(url), flush=True)
-                stopped.wait()
-            print("\nstopping ...", flush=True)
-            serve.delete(APPLICATION)  # requests under way are answered first
-    finally:
-        ray.shutdown()
+    for stop_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(stop_signal, lambda _number, _stack: stopped.set())
+    # Ray starts in a thread, where it cannot put a SIGTERM handler of its own in place: that one would leave in the midst
+    # of the start, with Ray's agents running on. The thread lives on to the end, because Ray's processes die with it.
+    with ThreadPoolExecutor(max_workers=1) as ray_thread:
+        try:
+            ray_thread.submit(
+                ray.init,
+                address="local",
+                num_cpus=args.num_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            ).result()
+            if not stopped.is_set():
+                serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+                serve.run_many([serve.RunTarget(application, name=APPLICATION)], wait_for_applications_running=False)
+                url = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"  # noqa: S104
+                if _wait_until_ready(url, stopped):
+                    print(_welcome(url), flush=True)
+                    stopped.wait()
+                print("\nstopping ...", flush=True)
+                serve.delete(APPLICATION)  # requests under way are answered first
+        finally:
+            ray.shutdown()
     print("stopped", flush=True)
 
 
@@ -78,11 +83,6 @@ def check_port(host: str, port: int) -> None:
                 f"port {port} is in use by another program; stop that one, or choose another with --port"
             ) from error
         raise StartError(f"cannot listen on {host} port {port} ({error}); check --host and --port") from error
-
-
-def _set_on_stop_signals(stopped: threading.Event) -> None:
-    for stop_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(stop_signal, lambda _number, _stack: stopped.set())
 
 
 def _wait_until_ready(url: str, stopped: threading.Event) -> bool:
