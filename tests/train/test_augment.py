@@ -8,23 +8,29 @@ from roadseg_train.dataset import NOT_ROAD, ROAD, VOID
 def plain(config: TrainConfig) -> TrainConfig:
     """The configuration with everything off that recolours."""
     return config.model_copy(
-        update={"colour_jitter": 0.0, "gamma_range": (1.0, 1.0), "hue_jitter": 0.0, "degrade_probability": 0.0}
+        update={
+            "colour_jitter": 0.0,
+            "gamma_range": (1.0, 1.0),
+            "hue_jitter": 0.0,
+            "degrade_probability": 0.0,
+            "cover_probability": 0.0,
+        }
     )
 
 
 def half_road() -> tuple[torch.Tensor, torch.Tensor]:
     """Left half road and white, right half not and mid grey; nothing is black or void."""
-    target_HW = torch.full((48, 64), NOT_ROAD, dtype=torch.uint8)
-    target_HW[:, :32] = ROAD
-    image_CHW = torch.where(target_HW == ROAD, 255, 128).to(torch.uint8).expand(3, -1, -1).contiguous()
-    return image_CHW, target_HW
+    target_1HW = torch.full((1, 48, 64), NOT_ROAD, dtype=torch.uint8)
+    target_1HW[..., :32] = ROAD
+    image_CHW = torch.where(target_1HW == ROAD, 255, 128).to(torch.uint8).expand(3, -1, -1).contiguous()
+    return image_CHW, target_1HW
 
 
 def test_shape_and_type(config: TrainConfig) -> None:
     for seed in range(40):  # enough to meet each kind of fault
-        image_CHW, target_HW = augment(*half_road(), config, seed)
+        image_CHW, target_1HW = augment(*half_road(), config, seed)
         assert (image_CHW.shape, image_CHW.dtype) == ((3, 32, 48), torch.uint8)
-        assert (target_HW.shape, target_HW.dtype) == ((32, 48), torch.uint8)
+        assert (target_1HW.shape, target_1HW.dtype) == ((1, 32, 48), torch.uint8)
 
 
 def test_a_crop_is_a_function_of_its_seed(config: TrainConfig) -> None:
@@ -36,7 +42,7 @@ def test_a_crop_is_a_function_of_its_seed(config: TrainConfig) -> None:
 def test_the_target_moves_with_the_picture(config: TrainConfig) -> None:
     agreed = total = 0
     for seed in range(30):
-        image_CHW, target_HW = augment(*half_road(), plain(config), seed)
+        image_CHW, (target_HW,) = augment(*half_road(), plain(config), seed)
         shown = torch.where(image_CHW[0] > 191, ROAD, torch.where(image_CHW[0] > 64, NOT_ROAD, VOID))
         agreed += int((shown == target_HW).sum())
         total += target_HW.numel()
@@ -47,7 +53,21 @@ def test_the_target_moves_with_the_picture(config: TrainConfig) -> None:
 
 def test_what_is_filled_in_is_void(config: TrainConfig) -> None:
     shrunk = plain(config).model_copy(update={"scale_range": (0.3, 0.3), "rotation_deg": 0.0, "stretch": 1.0})
-    image_CHW, target_HW = augment(*half_road(), shrunk, seed=1)
+    image_CHW, (target_HW,) = augment(*half_road(), shrunk, seed=1)
     # 64x48 at scale 0.3 is 19x14 pixels in a crop of 48x32
     assert abs(int((target_HW != VOID).sum()) - 19 * 14) < 40
     assert int(image_CHW[:, target_HW == VOID].max()) < 200
+
+
+def test_a_cover_hides_the_picture_and_leaves_the_target(config: TrainConfig) -> None:
+    still = plain(config).model_copy(update={"scale_range": (1.0, 1.0), "rotation_deg": 0.0, "stretch": 1.0})
+    for seed in range(10):
+        bare_CHW, target_1HW = augment(*half_road(), still, seed)
+        covered_CHW, same_1HW = augment(*half_road(), still.model_copy(update={"cover_probability": 1.0}), seed)
+        torch.testing.assert_close(target_1HW, same_1HW, rtol=0, atol=0)
+        hidden = (bare_CHW != covered_CHW).any(0)
+        rows, columns = hidden.nonzero().unbind(1)
+        assert covered_CHW[:, hidden].unique().numel() == 1
+        # between a tenth and two fifths of each side of 32x48, rounded
+        assert rows.max() - rows.min() < 13
+        assert columns.max() - columns.min() < 20

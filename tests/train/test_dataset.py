@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from roadseg_train.dataset import NOT_ROAD, ROAD, VOID, Frame, find_frames, read_frame, read_target
+from roadseg_train.dataset import NOT_ROAD, ROAD, VOID, Frame, find_frames, read_classes, read_frame, read_target
 from roadseg_train.errors import DataError
 
 
@@ -91,3 +91,10 @@ def test_a_truncated_picture_is_named(tmp_path: Path) -> None:
     mask = save(tmp_path / "m.png", np.zeros((40, 60)))
     with pytest.raises(DataError, match=r"i\.png cannot be read"):
         read_frame(frame(image, mask, "camvid"))
+
+
+def test_classes_of_camvid_and_none_of_kitti(tmp_path: Path) -> None:
+    label = save(tmp_path / "l.png", [[0, 3, 10], [11, 4, 3]])
+    assert read_classes(frame(label, label, "camvid")).tolist() == [[1, 4, 11], [0, 5, 4]]
+    mask = save(tmp_path / "m.png", np.full((2, 3, 3), 255))
+    assert read_classes(frame(mask, mask, "kitti")).tolist() == [[0, 0, 0], [0, 0, 0]]

@@ -90,10 +90,10 @@ def test_the_average_follows_the_weights(config: TrainConfig) -> None:
     # With a decay of one half the average is the mean of itself and the new weights, after the first copy.
     trainer = Trainer(config)
     picture = torch.randint(0, 256, (4, 3, 32, 48), dtype=torch.uint8)
-    target = torch.randint(0, 3, (4, 32, 48), dtype=torch.uint8)
-    trainer.train_step(picture, target)
+    truth = torch.randint(0, 3, (4, 2, 32, 48), dtype=torch.uint8)
+    trainer.train_step(picture, truth)
     first = trainer.network.head.weight.detach().clone()
-    trainer.train_step(picture, target)
+    trainer.train_step(picture, truth)
     second = trainer.network.head.weight.detach()
     average = trainer.average.state_dict()["module.head.weight"]
     torch.testing.assert_close(average, (first + second) / 2)

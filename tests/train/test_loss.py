@@ -4,8 +4,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from roadseg_train.dataset import NOT_ROAD, ROAD, VOID
-from roadseg_train.loss import bce_loss, iou_loss
+from roadseg_train.dataset import NOT_ROAD, ROAD, UNKNOWN_CLASS, VOID
+from roadseg_train.loss import bce_loss, class_loss, iou_loss, lovasz_loss
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 SURE = 40.0  # a logit whose probability is 1 in float32
@@ -47,17 +47,47 @@ def test_bce_loss_against_the_plain_formula() -> None:
     assert bce_loss(values, truth).item() == pytest.approx(expected / 3, rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", [iou_loss, bce_loss])
+@pytest.mark.parametrize("loss", [iou_loss, bce_loss, lovasz_loss])
 def test_void_counts_nowhere(loss: Loss) -> None:
     with_void = loss(logits(0.5, -2.0, 9.0), target(ROAD, NOT_ROAD, VOID))
     without = loss(logits(0.5, -2.0), target(ROAD, NOT_ROAD))
     torch.testing.assert_close(with_void, without)
 
 
-@pytest.mark.parametrize("loss", [iou_loss, bce_loss])
+@pytest.mark.parametrize("loss", [iou_loss, bce_loss, lovasz_loss])
 def test_nothing_labelled_teaches_nothing(loss: Loss) -> None:
     values = logits(1.0, -1.0).requires_grad_()
     found = loss(values, target(VOID, VOID))
+    found.backward()
+    assert found.item() == 0
+    assert values.grad is not None
+    assert float(values.grad.abs().sum()) == 0
+
+
+def test_lovasz_loss_of_hard_claims_is_the_jaccard_loss() -> None:
+    # hinge errors of claims +-1 are 0 where right and 2 where wrong: twice 1 - IoU, and the IoU is 1 / 3
+    found = lovasz_loss(logits(1, -1, 1, -1), target(ROAD, ROAD, NOT_ROAD, NOT_ROAD))
+    assert found.item() == pytest.approx(2 * (1 - 1 / 3))
+
+
+def test_lovasz_loss_by_hand() -> None:
+    # errors 1.5 (not road), 0.5 (road), 0.2 (road). Jaccard loss of the first one, two, three pixels as errors, with two
+    # road pixels in all: 1 - 2/3, 1 - 1/3, 1 - 0/3. Their differences weigh the errors.
+    found = lovasz_loss(logits(0.5, 0.5, 0.8), target(NOT_ROAD, ROAD, ROAD))
+    assert found.item() == pytest.approx(1.5 / 3 + 0.5 / 3 + 0.2 / 3)
+
+
+def test_class_loss_by_hand() -> None:
+    # 2x2 pixels share one place of the logits; the label is that of the upper left one. The second place is unknown.
+    classes = torch.tensor([[[2, 9, UNKNOWN_CLASS, 1], [9, 9, 1, 1]]], dtype=torch.uint8)
+    values = torch.tensor([[[[0.5, 7.0]], [[1.5, 7.0]], [[-1.0, 7.0]]]])
+    expected = -math.log(math.exp(1.5) / (math.exp(0.5) + math.exp(1.5) + math.exp(-1.0)))
+    assert class_loss(values, classes).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_classes_that_nobody_knows_teach_nothing() -> None:
+    values = torch.randn(1, 3, 2, 2, requires_grad=True)
+    found = class_loss(values, torch.zeros(1, 4, 4, dtype=torch.uint8))
     found.backward()
     assert found.item() == 0
     assert values.grad is not None

@@ -47,7 +47,13 @@ def test_official_parts() -> None:
     assert [len(select(frames, split)) for split in ("train", "val", "trainval", "test")] == [3, 2, 5, 1]
 
 
-@pytest.mark.parametrize(("split", "message"), [("holdout", "choose one of fit, heldout"), ("test", "no frame")])
+def test_a_drive_may_be_left_out() -> None:
+    frames = drive("a", 3) + drive("b", 2) + drive("a", 2, "val") + drive("c", 1, "test")
+    assert [f.drive + f.part for f in select(frames, "drive:a")] == ["atrain"] * 3 + ["aval"] * 2
+    assert [f.drive for f in select(frames, "without:a")] == ["b", "b"]
+
+
+@pytest.mark.parametrize(("split", "message"), [("drive:z", "no frame"), ("drive:", "choose one of"), ("holdout", "choose one of fit, heldout"), ("test", "no frame")])
 def test_an_unknown_or_empty_split_is_refused(split: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         select(drive("a", 3), split)

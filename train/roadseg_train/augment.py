@@ -20,6 +20,7 @@ ROTATE_PROBABILITY = 0.5
 GAMMA_PROBABILITY = 0.5
 HUE_PROBABILITY = 0.15
 FLIP_PROBABILITY = 0.5
+COVER_SHARE = (0.1, 0.4)
 
 
 class Dice:
@@ -45,26 +46,26 @@ class Dice:
         return torch.randn(like.shape, generator=self.generator)
 
 
-def augment(image_CHW: Tensor, target_HW: Tensor, config: TrainConfig, seed: int) -> tuple[Tensor, Tensor]:
+def augment(image_CHW: Tensor, truth_CHW: Tensor, config: TrainConfig, seed: int) -> tuple[Tensor, Tensor]:
     """A random crop of a frame.
 
     Args:
         image_CHW: RGB uint8, at the scale of the program's input.
-        target_HW: uint8 in {0 void, 1 not road, 2 road}.
+        truth_CHW: uint8, any number of maps whose 0 says that a pixel is not labelled.
         config: ranges and the crop's size.
         seed: decides the crop.
 
     Returns:
-        RGB uint8 (3, crop_height_px, crop_width_px) and the target uint8 (crop_height_px, crop_width_px).
+        RGB uint8 (3, crop_height_px, crop_width_px) and the maps, of the same height and width.
     """
     dice = Dice(seed)
-    image_CHW, target_HW = _move(image_CHW, target_HW, config, dice)
-    return _degrade(_recolour(image_CHW, config, dice), config, dice), target_HW
+    image_CHW, truth_CHW = _move(image_CHW, truth_CHW, config, dice)
+    image_CHW = _degrade(_recolour(image_CHW, config, dice), config, dice)
+    return _cover(image_CHW, config, dice), truth_CHW
 
 
-def _move(image_CHW: Tensor, target_HW: Tensor, config: TrainConfig, dice: Dice) -> tuple[Tensor, Tensor]:
-    target_1HW = target_HW[None]
-    height, width = target_HW.shape
+def _move(image_CHW: Tensor, truth_CHW: Tensor, config: TrainConfig, dice: Dice) -> tuple[Tensor, Tensor]:
+    height, width = truth_CHW.shape[-2:]
     scale = dice.log_uniform(*config.scale_range)
     stretch = dice.log_uniform(1 / config.stretch, config.stretch)
     window_height = max(1, round(config.crop_height_px / (scale * stretch)))
@@ -75,14 +76,14 @@ def _move(image_CHW: Tensor, target_HW: Tensor, config: TrainConfig, dice: Dice)
     size = [config.crop_height_px, config.crop_width_px]
     window = (top, left, window_height, window_width)
     image_CHW = TF.resized_crop(image_CHW, *window, size, InterpolationMode.BILINEAR, antialias=True)
-    target_1HW = TF.resized_crop(target_1HW, *window, size, InterpolationMode.NEAREST)
+    truth_CHW = TF.resized_crop(truth_CHW, *window, size, InterpolationMode.NEAREST)
     if dice.chance(FLIP_PROBABILITY):
-        image_CHW, target_1HW = TF.horizontal_flip(image_CHW), TF.horizontal_flip(target_1HW)
+        image_CHW, truth_CHW = TF.horizontal_flip(image_CHW), TF.horizontal_flip(truth_CHW)
     if dice.chance(ROTATE_PROBABILITY):
         angle_deg = dice.uniform(-config.rotation_deg, config.rotation_deg)
         image_CHW = TF.rotate(image_CHW, angle_deg, InterpolationMode.BILINEAR)
-        target_1HW = TF.rotate(target_1HW, angle_deg, InterpolationMode.NEAREST)
-    return image_CHW, target_1HW[0]
+        truth_CHW = TF.rotate(truth_CHW, angle_deg, InterpolationMode.NEAREST)
+    return image_CHW, truth_CHW
 
 
 def _recolour(image_CHW: Tensor, config: TrainConfig, dice: Dice) -> Tensor:
@@ -118,6 +119,16 @@ def _degrade(image_CHW: Tensor, config: TrainConfig, dice: Dice) -> Tensor:
             smaller = [max(1, round(height * factor)), max(1, round(width * factor))]
             degraded_CHW = TF.resize(TF.resize(image_CHW, smaller, antialias=True), [height, width], antialias=True)
     return degraded_CHW
+
+
+def _cover(image_CHW: Tensor, config: TrainConfig, dice: Dice) -> Tensor:
+    """Hide a rectangle behind grey: what is under it has to be told from what is around it."""
+    if not dice.chance(config.cover_probability):
+        return image_CHW
+    height, width = image_CHW.shape[-2:]
+    size = [round(side * dice.uniform(*COVER_SHARE)) for side in (height, width)]
+    top, left = round(dice.uniform(0, height - size[0])), round(dice.uniform(0, width - size[1]))
+    return TF.erase(image_CHW, top, left, *size, torch.full((3, 1, 1), round(dice.uniform(0, 255)), dtype=torch.uint8))
 
 
 def _through_jpeg(image_CHW: Tensor, *, quality: int) -> Tensor:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from roadseg_train.config import DEFAULT_THRESHOLD, PRESETS
+from roadseg_train.config import DEFAULT_THRESHOLD, PRESETS, override
 from roadseg_train.errors import RoadsegTrainError
 from roadseg_train.split import SPLITS
 
@@ -34,6 +34,9 @@ def fit(
     split: Annotated[str, typer.Option(help=SPLIT_HELP)] = "fit",
     steps: Annotated[int | None, typer.Option(min=1, help="Length of the schedule instead of the preset's.")] = None,
     seed: Annotated[int, typer.Option(help="Decides initial weights, order and crops.")] = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="FIELD=VALUE: a field of the preset replaced; may be repeated.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Ray Train workers; 0 trains in this process without Ray.")] = 1,
     cpus_per_worker: Annotated[
         int | None, typer.Option(min=1, help="Threads of each worker; default: this machine's cores, shared.")
@@ -45,7 +48,8 @@ def fit(
     from roadseg_train.run import RunRecord, open_run  # noqa: PLC0415  # torch takes seconds to import
     from roadseg_train.workers import train_here, train_on_ray  # noqa: PLC0415
 
-    config = PRESETS[preset]().model_copy(update={"seed": seed} | ({"num_steps": steps} if steps else {}))
+    flags = [f"seed={seed}", *([f"num_steps={steps}"] if steps else [])]
+    config = override(PRESETS[preset](), [*(settings or []), *flags])
     record = RunRecord(config=config, data=[folder.resolve() for folder in data], split=split)
     num_fit, num_heldout = len(record.frames(split)), len(record.heldout_frames())
     open_run(run, record)

@@ -1,9 +1,12 @@
 """The training configuration and its presets; saved with the run and in the manifest."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from roadseg_train.errors import RunError
 
 # Probability from which a pixel is called road, where nobody says otherwise.
 DEFAULT_THRESHOLD = 0.5
@@ -40,6 +43,8 @@ class TrainConfig(BaseModel):
     # The loss: iou_weight * soft IoU loss pooled over the batch + bce_weight * BCE.
     iou_weight: float = Field(default=0.75, ge=0)
     bce_weight: float = Field(default=0.25, ge=0)
+    lovasz_weight: float = Field(default=0.0, ge=0)
+    class_weight: float = Field(default=0.0, ge=0)
 
     # Augmentation.
     crop_height_px: int = Field(ge=16)
@@ -51,6 +56,29 @@ class TrainConfig(BaseModel):
     gamma_range: tuple[float, float] = (0.5, 2.0)
     hue_jitter: float = Field(default=0.05, ge=0, le=0.5)
     degrade_probability: float = Field(default=0.25, ge=0, le=1)
+    cover_probability: float = Field(default=0.0, ge=0, le=1)
+
+
+def override(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
+    """The configuration with some fields replaced, each given as FIELD=VALUE with the value in JSON.
+
+    Raises:
+        RunError: a setting has not this form, or its field or value does not exist.
+    """
+    fields = config.model_dump(mode="json")
+    for setting in settings:
+        field, equals, value = setting.partition("=")
+        if not equals or field not in fields:
+            raise RunError(f"{setting!r} is no FIELD=VALUE with one of the fields {', '.join(fields)}")
+        try:
+            fields[field] = json.loads(value)
+        except json.JSONDecodeError:
+            fields[field] = value  # a bare word is a string
+    try:
+        return TrainConfig.model_validate(fields)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise RunError(f"the settings do not fit: {wrong}") from error
 
 
 def tiny() -> TrainConfig:

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from roadseg_train.augment import augment
 from roadseg_train.config import TrainConfig
-from roadseg_train.dataset import Frame, read_frame
+from roadseg_train.dataset import Frame, read_classes, read_frame
 from roadseg_train.geometry import SizeRule, resize
 
 
@@ -26,20 +26,23 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         self.frames = [self._load(frame) for frame in frames]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """RGB uint8 (3, crop height, crop width) and target uint8 (crop height, crop width)."""
+        """RGB uint8 (3, crop height, crop width); target and classes uint8 (2, crop height, crop width)."""
         epoch, position = divmod(index, len(self.frames))
         order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.frames))
-        image_CHW, target_HW = self.frames[order[position]]
+        image_CHW, truth_2HW = self.frames[order[position]]
         seed = int(np.random.SeedSequence((self.config.seed, index)).generate_state(1, np.uint64)[0] >> 1)
-        return augment(image_CHW, target_HW, self.config, seed)
+        return augment(image_CHW, truth_2HW, self.config, seed)
 
     def _load(self, frame: Frame) -> tuple[Tensor, Tensor]:
         image_HWC, target_HW = read_frame(frame)
         height, width = SizeRule.of(self.config).scale(*target_HW.shape)
         scaled_HWC = resize(image_HWC, height, width)
-        target = Image.fromarray(target_HW).resize((width, height), Image.Resampling.NEAREST)
+        truth = [
+            np.array(Image.fromarray(map_HW).resize((width, height), Image.Resampling.NEAREST))
+            for map_HW in (target_HW, read_classes(frame))
+        ]
         image_CHW = torch.from_numpy(scaled_HWC.copy()).permute(2, 0, 1).contiguous()
-        return image_CHW, torch.from_numpy(np.array(target))
+        return image_CHW, torch.from_numpy(np.stack(truth))
 
 
 def batch_numbers(step: int, num_steps: int, batch_size: int, rank: int, num_workers: int) -> list[list[int]]:

@@ -16,6 +16,8 @@ from PIL import Image
 from roadseg_train.errors import DataError
 
 VOID, NOT_ROAD, ROAD = 0, 1, 2
+UNKNOWN_CLASS = 0  # in classes_HW; the classes that CamVid tells apart are 1 to NUM_CLASSES
+NUM_CLASSES = 11
 
 UInt8Array = npt.NDArray[np.uint8]
 Form = Literal["camvid", "kitti"]
@@ -28,6 +30,8 @@ CAMVID_NUM_LABELS = 12
 CAMVID_TARGET = np.full(CAMVID_NUM_LABELS, NOT_ROAD, dtype=np.uint8)
 CAMVID_TARGET[3] = ROAD
 CAMVID_TARGET[11] = VOID
+# The same label -> class in {0 unknown, 1 sky, 2 building, .. 11 bicyclist}.
+CAMVID_CLASS = np.append(np.arange(1, NUM_CLASSES + 1), UNKNOWN_CLASS).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,20 @@ def read_target(frame: Frame) -> UInt8Array:
     except OSError as error:
         raise DataError(f"{frame.mask} cannot be read as a mask ({error}); replace the file") from error
     return _camvid_target(mask, frame.mask) if frame.form == "camvid" else _kitti_target(mask, frame.mask)
+
+
+def read_classes(frame: Frame) -> UInt8Array:
+    """What each pixel of a frame shows, where its dataset tells: classes_HW, uint8 in {0 unknown, 1 .. NUM_CLASSES}.
+
+    Raises:
+        DataError: the mask is missing, cannot be decoded, or is not in the form of its dataset.
+    """
+    target_HW = read_target(frame)
+    if frame.form == "kitti":
+        return np.full_like(target_HW, UNKNOWN_CLASS)
+    with Image.open(frame.mask) as picture:
+        classes_HW: UInt8Array = CAMVID_CLASS[np.asarray(picture)]
+    return classes_HW
 
 
 def read_frame(frame: Frame) -> tuple[UInt8Array, UInt8Array]:

@@ -16,9 +16,9 @@ from roadseg_train.config import DEFAULT_THRESHOLD, TrainConfig
 from roadseg_train.crops import Crops, batch_numbers
 from roadseg_train.dataset import Frame
 from roadseg_train.errors import RunError
-from roadseg_train.loss import bce_loss, iou_loss
+from roadseg_train.loss import bce_loss, class_loss, iou_loss, lovasz_loss
 from roadseg_train.metrics import score
-from roadseg_train.model import RoadProgram, UNet, normalise
+from roadseg_train.model import Pupil, RoadProgram, normalise
 from roadseg_train.predict import predict_frames
 
 Save = Callable[[dict[str, Any], int, dict[str, float]], None]
@@ -41,7 +41,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.config = config
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = UNet(config.widths).to(self.device).to(memory_format=torch.channels_last)
+        self.network = Pupil(config.widths).to(self.device).to(memory_format=torch.channels_last)
         self.average = AveragedModel(
             self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True
         )
@@ -51,17 +51,15 @@ class Trainer:
         _, num_workers = _worker()
         self.forward: nn.Module = DistributedDataParallel(self.network) if num_workers > 1 else self.network
 
-    def train_step(self, image_BCHW: Tensor, target_BHW: Tensor) -> float:
+    def train_step(self, image_BCHW: Tensor, truth_B2HW: Tensor) -> float:
         """One step on this worker's share of a batch (uint8 both); the loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
         self.network.train()
         pixels = normalise(image_BCHW.to(self.device)).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            logits_BHW = self.forward(pixels)
-        target_BHW = target_BHW.to(self.device)
-        loss = self.config.iou_weight * iou_loss(logits_BHW, target_BHW)
-        loss = loss + self.config.bce_weight * bce_loss(logits_BHW, target_BHW)
+            logits_BHW, classes_BCHW = self.forward(pixels)
+        loss = total_loss(logits_BHW, classes_BCHW, truth_B2HW.to(self.device), self.config)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -120,12 +118,12 @@ def train(
         print(f"training on {trainer.device} in {trainer.dtype_reason}", flush=True)
     bar = make_bar(trainer.step, config.num_steps) if rank == 0 else None
     losses: list[float] = []
-    for image_BCHW, target_BHW in DataLoader(
+    for image_BCHW, truth_B2HW in DataLoader(
         crops,
         batch_sampler=batch_numbers(trainer.step, config.num_steps, config.batch_size, rank, num_workers),
         num_workers=1,  # crops are made beside the step, and cost about a tenth of it
     ):
-        losses.append(trainer.train_step(image_BCHW, target_BHW))
+        losses.append(trainer.train_step(image_BCHW, truth_B2HW))
         if bar is not None:
             bar.update(1)
         if trainer.step % config.checkpoint_every_steps and trainer.step < config.num_steps:
@@ -168,11 +166,23 @@ def choose_dtype(config: TrainConfig, device: torch.device) -> tuple[torch.dtype
     return torch.float32, "float32: this CPU has no bfloat16 instructions, where emulating it is slower"
 
 
+def total_loss(logits_BHW: Tensor, classes_BCHW: Tensor, truth_B2HW: Tensor, config: TrainConfig) -> Tensor:
+    """The weighted sum of the losses that the configuration asks for."""
+    target_BHW, known_BHW = truth_B2HW.unbind(1)
+    terms = (
+        (config.iou_weight, iou_loss, logits_BHW, target_BHW),
+        (config.bce_weight, bce_loss, logits_BHW, target_BHW),
+        (config.lovasz_weight, lovasz_loss, logits_BHW, target_BHW),
+        (config.class_weight, class_loss, classes_BCHW, known_BHW),
+    )
+    return sum((weight * loss(logits, truth) for weight, loss, logits, truth in terms if weight), torch.zeros(()))
+
+
 def averaged_program(trainer: Trainer) -> RoadProgram:
     """The averaged network as it would be published, ready to predict."""
     network = trainer.average.module
-    assert isinstance(network, UNet)
-    return RoadProgram(network).eval()
+    assert isinstance(network, Pupil)
+    return RoadProgram(network.unet).eval()
 
 
 def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

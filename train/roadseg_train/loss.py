@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from roadseg_train.dataset import ROAD, VOID
+from roadseg_train.dataset import ROAD, UNKNOWN_CLASS, VOID
 
 
 def iou_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
@@ -40,3 +40,41 @@ def bce_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
     truth = (target_BHW == ROAD).float()
     total = F.binary_cross_entropy_with_logits(logits_BHW.float(), truth, weight=labelled, reduction="sum")
     return total / labelled.sum().clamp(min=1)
+
+
+def lovasz_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
+    """Lovász hinge: the convex extension of the Jaccard loss, pooled over the labelled pixels of the batch.
+
+    Source: Berman, Rannen Triki and Blaschko, "The Lovász-Softmax loss", CVPR 2018, eq. 8 and 12.
+
+    Args:
+        logits_BHW: road logits, float.
+        target_BHW: uint8 in {0 void, 1 not road, 2 road}.
+
+    Returns:
+        A scalar of at least 0; 0 for a batch with nothing labelled.
+    """
+    labelled = target_BHW != VOID
+    logits, truth = logits_BHW.float()[labelled], (target_BHW[labelled] == ROAD).float()
+    if truth.numel() == 0:
+        return logits_BHW.sum() * 0
+    errors, order = torch.sort(1 - logits * (2 * truth - 1), descending=True)
+    truth = truth[order]
+    intersection = truth.sum() - truth.cumsum(0)
+    union = truth.sum() + (1 - truth).cumsum(0)
+    jaccard = 1 - intersection / union  # of the set of the k pixels with the largest errors
+    weights = torch.diff(jaccard, prepend=jaccard.new_zeros(1))
+    return (F.relu(errors) * weights).sum()
+
+
+def class_loss(logits_BCHW: Tensor, classes_BHW: Tensor) -> Tensor:
+    """Cross-entropy over the classes in nats, the mean over the pixels whose class is known; 0 where none is.
+
+    Args:
+        logits_BCHW: class logits, float, at half the resolution of the classes (rounded up).
+        classes_BHW: uint8 in {0 unknown, 1 .. C}.
+    """
+    classes_BHW = classes_BHW[:, ::2, ::2].long()
+    known = (classes_BHW != UNKNOWN_CLASS).sum()
+    total = F.cross_entropy(logits_BCHW.float(), classes_BHW - 1, ignore_index=UNKNOWN_CLASS - 1, reduction="sum")
+    return total / known.clamp(min=1)

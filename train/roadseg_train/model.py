@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from roadseg_train.dataset import NUM_CLASSES
+
 # Maps uint8 to about unit variance for street scenes; part of the network so that no caller can do it differently.
 PIXEL_MEAN, PIXEL_STD = 0.4 * 255, 0.25 * 255
 
@@ -95,9 +97,33 @@ class UNet(nn.Module):
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """(B, 3, H, W) float, normalised -> road logits (B, H, W)."""
-        height, width = image_BCHW.shape[-2:]
-        logits = F.pixel_shuffle(self.head(self.decoder(self.encoder(image_BCHW))), 2)
-        return logits[:, 0, :height, :width]
+        return self.road(self.features(image_BCHW), *image_BCHW.shape[-2:])
+
+    def features(self, image_BCHW: Tensor) -> Tensor:
+        """(B, 3, H, W) float, normalised -> what the head reads (B, widths[0], ceil(H / 2), ceil(W / 2))."""
+        features: Tensor = self.decoder(self.encoder(image_BCHW))
+        return features
+
+    def road(self, features_BCHW: Tensor, height: int, width: int) -> Tensor:
+        """Features of a picture of `height` x `width` -> road logits (B, height, width)."""
+        return F.pixel_shuffle(self.head(features_BCHW), 2)[:, 0, :height, :width]
+
+
+class Pupil(nn.Module):
+    """The network while it is trained: a second head tells the classes apart, which teaches the features what road is not.
+
+    Only `unet` is published.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.unet = UNet(widths)
+        self.classes = nn.Conv2d(widths[0], NUM_CLASSES, 1)
+
+    def forward(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) float, normalised -> road logits (B, H, W), class logits (B, classes, ceil(H/2), ceil(W/2))."""
+        features = self.unet.features(image_BCHW)
+        return self.unet.road(features, *image_BCHW.shape[-2:]), self.classes(features)
 
 
 def normalise(image_BCHW: Tensor) -> Tensor:

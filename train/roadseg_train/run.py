@@ -34,6 +34,8 @@ class RunRecord(BaseModel):
 
     def heldout_frames(self) -> list[Frame]:
         """What to score checkpoints on: the other side of the cut where the run fits on one side, else nothing."""
+        if self.split.startswith("without:"):
+            return self.frames(self.split.replace("without", "drive"))
         return self.frames("heldout") if self.split == "fit" else []
 
 
@@ -83,7 +85,7 @@ def load_program(run: Path, config: TrainConfig) -> tuple[RoadProgram, int]:
         raise RunError(f"{run} has no whole checkpoint yet; run fit until the first one is saved")
     state = checkpoint.read_state(folder)
     network = UNet(config.widths)
-    prefix = "module."  # AveragedModel keeps the network under this name, beside its own count
+    prefix = "module.unet."  # AveragedModel keeps the network under this name, beside its own count
     average = {name.removeprefix(prefix): w for name, w in state["average"].items() if name.startswith(prefix)}
     network.load_state_dict(average)
     return RoadProgram(network).eval(), int(state["step"])

@@ -25,15 +25,18 @@ def select(frames: Sequence[Frame], split: str) -> list[Frame]:
     Raises:
         DataError: the name is unknown, or the data has no frame of that split.
     """
-    if split not in SPLITS:
+    kind, _, drive = split.partition(":")
+    if kind in ("drive", "without") and drive:
+        chosen = [frame for frame in frames if frame.part != "test" and (frame.drive == drive) == (kind == "drive")]
+    elif split not in SPLITS:
         raise DataError(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
-    if split in ("fit", "heldout"):
+    elif split in ("fit", "heldout"):
         chosen = _cut([frame for frame in frames if frame.part == "train"], split)
     else:
         parts = ("train", "val") if split == "trainval" else (split,)
         chosen = [frame for frame in frames if frame.part in parts]
     if not chosen:
-        raise DataError(f"the data has no frame of the split {split!r} ({SPLITS[split]})")
+        raise DataError(f"the data has no frame of the split {split!r} ({SPLITS.get(split, split)})")
     return chosen
 
 
