@@ -61,7 +61,7 @@ def test_another_seed_is_another_run(tmp_path: Path, camvid: Path, config: Train
     short = config.model_copy(update={"num_steps": 2})
     run(short, camvid, tmp_path / "0")
     run(short.model_copy(update={"seed": 1}), camvid, tmp_path / "1")
-    key = "module.head.weight"
+    key = "module.unet.head.weight"
     assert not torch.equal(weights(tmp_path / "0")[key], weights(tmp_path / "1")[key])
 
 
@@ -95,7 +95,7 @@ def test_the_average_follows_the_weights(config: TrainConfig) -> None:
     first = trainer.network.head.weight.detach().clone()
     trainer.train_step(picture, truth)
     second = trainer.network.head.weight.detach()
-    average = trainer.average.state_dict()["module.head.weight"]
+    average = trainer.average.state_dict()["module.unet.head.weight"]
     torch.testing.assert_close(average, (first + second) / 2)
 
 

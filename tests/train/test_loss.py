@@ -71,8 +71,8 @@ def test_lovasz_loss_of_hard_claims_is_the_jaccard_loss() -> None:
 
 
 def test_lovasz_loss_by_hand() -> None:
-    # errors 1.5 (not road), 0.5 (road), 0.2 (road). Jaccard loss of the first one, two, three pixels as errors, with two
-    # road pixels in all: 1 - 2/3, 1 - 1/3, 1 - 0/3. Their differences weigh the errors.
+    # errors 1.5 (not road), 0.5 (road), 0.2 (road). Jaccard loss with the first one, two, three pixels as errors, where
+    # two are road: 1 - 2/3, 1 - 1/3, 1 - 0/3. Their differences weigh the errors.
     found = lovasz_loss(logits(0.5, 0.5, 0.8), target(NOT_ROAD, ROAD, ROAD))
     assert found.item() == pytest.approx(1.5 / 3 + 0.5 / 3 + 0.2 / 3)
 

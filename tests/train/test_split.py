@@ -53,7 +53,15 @@ def test_a_drive_may_be_left_out() -> None:
     assert [f.drive for f in select(frames, "without:a")] == ["b", "b"]
 
 
-@pytest.mark.parametrize(("split", "message"), [("drive:z", "no frame"), ("drive:", "choose one of"), ("holdout", "choose one of fit, heldout"), ("test", "no frame")])
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("drive:z", "no frame"),
+        ("drive:", "choose one of"),
+        ("holdout", "choose one of fit, heldout"),
+        ("test", "no frame"),
+    ],
+)
 def test_an_unknown_or_empty_split_is_refused(split: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         select(drive("a", 3), split)

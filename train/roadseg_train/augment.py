@@ -128,7 +128,9 @@ def _cover(image_CHW: Tensor, config: TrainConfig, dice: Dice) -> Tensor:
     height, width = image_CHW.shape[-2:]
     size = [round(side * dice.uniform(*COVER_SHARE)) for side in (height, width)]
     top, left = round(dice.uniform(0, height - size[0])), round(dice.uniform(0, width - size[1]))
-    return TF.erase(image_CHW, top, left, *size, torch.full((3, 1, 1), round(dice.uniform(0, 255)), dtype=torch.uint8))
+    grey = torch.full((3, 1, 1), round(dice.uniform(0, 255)), dtype=torch.uint8)
+    covered_CHW: Tensor = TF.erase(image_CHW, top, left, *size, grey)
+    return covered_CHW
 
 
 def _through_jpeg(image_CHW: Tensor, *, quality: int) -> Tensor:

@@ -110,7 +110,7 @@ class UNet(nn.Module):
 
 
 class Pupil(nn.Module):
-    """The network while it is trained: a second head tells the classes apart, which teaches the features what road is not.
+    """The network while it is trained: a second head tells the classes apart, to teach the features what is not road.
 
     Only `unet` is published.
     """
