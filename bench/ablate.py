@@ -1,0 +1,91 @@
+"""What each part of the recipe is worth: one change at a time from a base, on held-out blocks, over seeds.
+
+    .venv/dev/bin/python bench/ablate.py --data CamVid --out runs/ablation --group loss --seeds 3
+
+Every run is a `roadseg-train fit` with `--set`; a run that is there already is not repeated, so that the table can be cut,
+continued and extended. The base is the preset `small` at half its resolution with a short schedule: small enough to repeat.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from roadseg_train import checkpoint
+
+BASE = ("short_side_px=180", "crop_height_px=144", "crop_width_px=192")
+
+GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
+    "loss": {  # without the class head, which would teach beside them
+        "IoU": ("iou_weight=1", "bce_weight=0", "class_weight=0"),
+        "BCE": ("iou_weight=0", "bce_weight=1", "class_weight=0"),
+        "0.75 IoU + 0.25 BCE": ("iou_weight=0.75", "bce_weight=0.25", "class_weight=0"),
+        "Lovász": ("iou_weight=0", "bce_weight=0", "lovasz_weight=1", "class_weight=0"),
+    },
+    "recipe": {
+        "the recipe": (),
+        "without moving the frame": ("scale_range=[1,1]", "stretch=1", "rotation_deg=0"),
+        "without recolouring": ("colour_jitter=0", "gamma_range=[1,1]", "hue_jitter=0"),
+        "without degrading": ("degrade_probability=0",),
+        "without covers": ("cover_probability=0",),
+        "without averaging the weights": ("ema_decay=0",),
+        "without the class head": ("class_weight=0",),
+    },
+}
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="CamVid folder.")],
+    out: Annotated[Path, typer.Option(help="Where the runs and the table go.")],
+    group: Annotated[str, typer.Option(help=f"One of: {', '.join(GROUPS)}.")],
+    seeds: Annotated[int, typer.Option(min=1)] = 3,
+    steps: Annotated[int, typer.Option(min=1)] = 1000,
+    split: Annotated[str, typer.Option(help="What to fit on: fit, or without:DRIVE.")] = "fit",
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, of one thread each.")] = 2,
+) -> None:
+    """Run a group of ablations and print its table."""
+    variants = GROUPS[group]
+    out.mkdir(parents=True, exist_ok=True)
+
+    def measure(variant: str, seed: int) -> float:
+        name = f"{group}-{list(variants).index(variant)}-{split.replace(':', '-')}-{steps}-s{seed}"
+        settings = (*BASE, *variants[variant], f"num_steps={steps}", f"checkpoint_every_steps={steps}")
+        return heldout_iou(data, out / name, split, seed, settings)
+
+    # Seed by seed, so that a table that was cut short is still fair.
+    cases = [(variant, seed) for seed in range(seeds) for variant in variants]
+    with ThreadPoolExecutor(jobs) as pool:
+        scores = dict(zip(cases, pool.map(lambda case: measure(*case), cases), strict=True))
+    table = {variant: [scores[variant, seed] for seed in range(seeds)] for variant in variants}
+    (out / f"{group}.json").write_text(json.dumps(table, indent=2) + "\n")
+    print(f"| {group} | held-out road IoU, mean of {seeds} | spread (sd) | each |\n|---|---|---|---|")
+    for variant, values in table.items():
+        spread = statistics.stdev(values) if seeds > 1 else 0.0
+        print(f"| {variant} | {statistics.mean(values):.4f} | {spread:.4f} | {' '.join(f'{v:.4f}' for v in values)} |")
+
+
+def heldout_iou(data: Path, run: Path, split: str, seed: int, settings: Sequence[str]) -> float:
+    """Fit as a user would, in a process of one thread, and read the score of the last checkpoint."""
+    words = ["fit", "--data", data, "--run", run, "--preset", "small", "--split", split, "--seed", seed, "--workers", 0]
+    words += [word for setting in settings for word in ("--set", setting)]
+    program = [sys.executable, "-c", "from roadseg_train.cli import main; main()"]
+    if not (run / "done").exists():
+        with run.with_suffix(".log").open("wb") as log:
+            command = [*program, *map(str, words)]
+            subprocess.run(command, check=True, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        (run / "done").touch()
+    newest = checkpoint.newest(run)
+    record = newest and checkpoint.read_record(newest)
+    assert record is not None
+    return record.metrics["heldout_road_iou"]
+
+
+if __name__ == "__main__":
+    typer.run(main)
