@@ -2,8 +2,8 @@
 
     .venv/dev/bin/python bench/ablate.py --data CamVid --out runs/ablation --group loss --seeds 3
 
-Every run is a `roadseg-train fit` with `--set`; a run that is there already is not repeated, so that the table can be cut,
-continued and extended. The base is the preset `small` at half its resolution with a short schedule: small enough to repeat.
+Every run is a `roadseg-train fit` with `--set`; a run that is there already is not repeated, so that a table can be cut
+short, continued and extended. The base is the preset `small` at half its resolution with a short schedule: cheap to repeat.
 """
 
 import json
@@ -83,7 +83,8 @@ def heldout_iou(data: Path, run: Path, split: str, seed: int, settings: Sequence
         (run / "done").touch()
     newest = checkpoint.newest(run)
     record = newest and checkpoint.read_record(newest)
-    assert record is not None
+    if record is None:
+        raise RuntimeError(f"{run} has no whole checkpoint; remove the folder and run this again")
     return record.metrics["heldout_road_iou"]
 
 
