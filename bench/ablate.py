@@ -3,7 +3,7 @@
     .venv/dev/bin/python bench/ablate.py --data CamVid --out runs/ablation --group loss --seeds 3
 
 Every run is a `roadseg-train fit` with `--set`; a run that is there already is not repeated, so that a table can be cut
-short, continued and extended. The base is the preset `small` at half its resolution with a short schedule: cheap to repeat.
+short, continued and extended. The base is the preset `small` at half its resolution with a short schedule, to be cheap.
 """
 
 import json

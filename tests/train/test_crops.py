@@ -3,7 +3,7 @@ from pathlib import Path
 import torch
 
 from roadseg_train.config import TrainConfig
-from roadseg_train.crops import Crops, batch_numbers
+from roadseg_train.crops import Crops, batch_numbers, halve
 from roadseg_train.dataset import find_frames
 from roadseg_train.split import select
 
@@ -30,3 +30,19 @@ def test_workers_share_every_batch() -> None:
     assert alone == [[12, 13, 14, 15], [16, 17, 18, 19]]
     together = zip(*(batch_numbers(3, 5, batch_size=4, rank=rank, num_workers=2) for rank in (0, 1)), strict=True)
     assert [first + second for first, second in together] == alone
+
+
+def test_the_first_steps_see_half_the_scale(camvid: Path, config: TrainConfig) -> None:
+    frames = select(find_frames(camvid), "train")
+    fine, coarse = (Crops(frames, config.model_copy(update={"num_coarse_steps": steps})) for steps in (0, 2))
+    last_coarse, first_fine = 2 * config.batch_size - 1, 2 * config.batch_size
+    assert [tuple(part.shape) for part in coarse[last_coarse]] == [(3, 16, 24), (2, 16, 24)]
+    torch.testing.assert_close(coarse[first_fine], fine[first_fine], rtol=0, atol=0)
+    # The same part of the frame: where the fine crop has void, as it reaches beyond the frame, so has the coarse one.
+    share = [float((crops[last_coarse][1][0] == 0).float().mean()) for crops in (fine, coarse)]
+    assert abs(share[0] - share[1]) < 0.1
+
+
+def test_halving_keeps_what_is_shown(config: TrainConfig) -> None:
+    half = halve(config)
+    assert half.crop_height_px / half.scale_range[0] == config.crop_height_px / config.scale_range[0]

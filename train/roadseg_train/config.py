@@ -33,6 +33,7 @@ class TrainConfig(BaseModel):
     # The schedule.
     num_steps: int = Field(ge=1)
     num_warmup_steps: int = Field(ge=0)
+    num_coarse_steps: int = Field(default=0, ge=0)  # the first steps see crops at half the scale: a quarter of the cost
     batch_size: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)

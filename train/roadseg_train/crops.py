@@ -23,6 +23,7 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, frames: Sequence[Frame], config: TrainConfig) -> None:
         self.config = config
+        self.coarse = halve(config)
         self.frames = [self._load(frame) for frame in frames]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
@@ -31,7 +32,8 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.frames))
         image_CHW, truth_2HW = self.frames[order[position]]
         seed = int(np.random.SeedSequence((self.config.seed, index)).generate_state(1, np.uint64)[0] >> 1)
-        return augment(image_CHW, truth_2HW, self.config, seed)
+        is_coarse = index < self.config.num_coarse_steps * self.config.batch_size
+        return augment(image_CHW, truth_2HW, self.coarse if is_coarse else self.config, seed)
 
     def _load(self, frame: Frame) -> tuple[Tensor, Tensor]:
         image_HWC, target_HW = read_frame(frame)
@@ -43,6 +45,17 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         ]
         image_CHW = torch.from_numpy(scaled_HWC.copy()).permute(2, 0, 1).contiguous()
         return image_CHW, torch.from_numpy(np.stack(truth))
+
+
+def halve(config: TrainConfig) -> TrainConfig:
+    """The configuration whose crops show the same part of a frame in half the height and half the width."""
+    return config.model_copy(
+        update={
+            "crop_height_px": config.crop_height_px // 2,
+            "crop_width_px": config.crop_width_px // 2,
+            "scale_range": tuple(scale / 2 for scale in config.scale_range),
+        }
+    )
 
 
 def batch_numbers(step: int, num_steps: int, batch_size: int, rank: int, num_workers: int) -> list[list[int]]:
