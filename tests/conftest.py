@@ -1,14 +1,16 @@
-"""What several rings of tests share: a model whose answer a person computes in the head."""
+"""What several rings of tests share: a model whose answer a person computes in the head, and a real S3 server."""
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
 from onnx import TensorProto, helper
+
+from tests.seaweed import Seaweed
 
 HERE = Path(__file__).parent
 
@@ -100,3 +102,19 @@ def write_red_artefact() -> Callable[..., Path]:
 def red_artefact(write_red_artefact: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A published version whose road probability is red / 255."""
     return write_red_artefact(tmp_path_factory.mktemp("store") / "red" / "1")
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """An S3 server with one bucket; the AWS variables of this process lead there."""
+    server = Seaweed(tmp_path_factory.mktemp("seaweed"))
+    try:
+        server.start()
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+                patch.delenv(name, raising=False)
+            for name, value in server.env.items():
+                patch.setenv(name, value)
+            yield server
+    finally:
+        server.kill()

@@ -21,6 +21,7 @@ from roadseg_train.errors import ArtefactError
 from roadseg_train.evaluate import Evaluation
 from roadseg_train.metrics import Scores
 from roadseg_train.model import RoadProgram, UNet
+from roadseg_train.storage import at
 
 SCHEMA: dict[str, Any] = json.loads((Path(__file__).parents[2] / "docs" / "artefact.schema.json").read_text())
 SCORES = Scores(road_iou=0.9, mean_image_iou=0.88, f1=0.95, max_f=0.96)
@@ -64,8 +65,8 @@ def publish(
     version: str = "1.0",
     fitted_on: str = "fit",
 ) -> Path:
-    return writer.publish(
-        store,
+    place = writer.publish(
+        at(store),
         name,
         version,
         program=program,
@@ -74,6 +75,7 @@ def publish(
         fitted_on=fitted_on,
         evaluation=evaluation,
     )
+    return Path(place.uri)
 
 
 @pytest.fixture(scope="module")

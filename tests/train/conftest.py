@@ -1,4 +1,4 @@
-"""Datasets drawn by code: a grey road that narrows to the horizon, under a sky, between meadows."""
+"""Datasets drawn by code: a grey road that narrows to the horizon, under a sky, between meadows; and places."""
 
 from pathlib import Path
 
@@ -8,6 +8,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from roadseg_train.config import TrainConfig
+from roadseg_train.storage import Place, at
+from tests.seaweed import BUCKET
 
 WIDTH, HEIGHT = 64, 48
 SKY, ROAD, TREE, VOID = 0, 3, 5, 11
@@ -72,3 +74,12 @@ def config() -> TrainConfig:
         crop_height_px=32,
         crop_width_px=48,
     )
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """An empty place of each kind."""
+    if request.param == "folder":
+        return at(tmp_path / "place")
+    request.getfixturevalue("seaweed")
+    return at(f"s3://{BUCKET}/{tmp_path.name}/place")

@@ -1,19 +1,36 @@
 """The command line as a person runs it, on a drawn dataset and in one process; Ray has its own test."""
 
+import hashlib
 import json
+import os
 import subprocess
 import sys
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from roadseg_train.storage import Place, at
+from tests.seaweed import BUCKET, Seaweed
 
 
-def roadseg_train(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def roadseg_train(*arguments: str | Path | Place, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from roadseg_train.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=os.environ | env)
 
 
-def test_fit_evaluate_publish(tmp_path: Path, camvid: Path) -> None:
-    run, store = tmp_path / "run", tmp_path / "models"
-    fit = ("fit", "--data", camvid, "--run", run, "--preset", "tiny", "--steps", "2", "--workers", "0")
+@pytest.fixture
+def data(place: Place, camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """The drawn dataset in each kind of place."""
+    monkeypatch.setenv("ROADSEG_CACHE", str(tmp_path / "cache"))
+    place.upload(camvid, "data")
+    return place / "data"
+
+
+def test_fit_evaluate_publish(place: Place, data: Place) -> None:
+    run, store = place / "run", place / "models"
+    fit = ("fit", "--data", data, "--run", run, "--preset", "tiny", "--steps", "2", "--workers", "0")
     done = roadseg_train(*fit)
     assert done.returncode == 0, done.stderr
     assert "16 frames of split 'fit', scored on 4 held-out ones" in done.stdout
@@ -23,14 +40,20 @@ def test_fit_evaluate_publish(tmp_path: Path, camvid: Path) -> None:
 
     done = roadseg_train("evaluate", "--run", run)
     assert done.returncode == 0, done.stderr
-    metrics = run / "evaluation" / "camvid-heldout" / "metrics.json"
+    evaluation = run / "evaluation" / "camvid-heldout"
+    metrics = evaluation / "metrics.json"
     assert f"{json.loads(metrics.read_text())['overall']['road_iou']:.4f}" in done.stdout
-    assert metrics.with_name("cases.png").stat().st_size > 0
+    with (evaluation / "cases.png").reading() as path:
+        assert path.stat().st_size > 0
 
     publish = ("publish", "--run", run, "--store", store, "--name", "road", "--version", "1", "--evaluation", metrics)
     done = roadseg_train(*publish)
     assert done.returncode == 0, done.stderr
     assert f"roadseg-serve run --model {store / 'road' / '1'}" in done.stdout
+    manifest = json.loads((store / "road" / "1" / "manifest.json").read_text())
+    for name, said in manifest["files"].items():
+        with (store / "road" / "1" / name).reading() as path:
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == said["sha256"]
     again = roadseg_train(*publish)
     assert again.returncode == 1
     assert again.stderr.startswith("error: ")
@@ -49,3 +72,47 @@ def test_an_unknown_preset_is_answered_with_the_known_ones(tmp_path: Path) -> No
     done = roadseg_train("fit", "--data", tmp_path, "--run", tmp_path / "run", "--preset", "huge")
     assert done.returncode == 2
     assert "tiny, small" in done.stderr
+
+
+def test_data_and_runs_may_be_in_different_places(seaweed: Seaweed, camvid: Path, tmp_path: Path) -> None:
+    run = at(f"s3://{BUCKET}/{tmp_path.name}/mixed")
+    done = roadseg_train("fit", "--data", camvid, "--run", run, "--steps", "1", "--workers", "0")
+    assert done.returncode == 0, done.stderr
+    assert seaweed.keys(f"{tmp_path.name}/mixed/") == [
+        f"{tmp_path.name}/mixed/{name}"
+        for name in ("checkpoint_0000001/checkpoint.json", "checkpoint_0000001/state.pt", "run.json")
+    ]
+    assert json.loads((run / "run.json").read_text())["data"] == [str(camvid)]
+
+
+@pytest.mark.parametrize(
+    ("bucket", "env", "told"),
+    [
+        ("nowhere", {}, "there is no bucket 'nowhere' at http://127.0.0.1:"),
+        (BUCKET, {"AWS_ACCESS_KEY_ID": "wrong"}, "check AWS_ACCESS_KEY_ID"),
+        (BUCKET, {"AWS_SECRET_ACCESS_KEY": "wrong"}, "AWS_SECRET_ACCESS_KEY"),
+        (BUCKET, {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "check AWS_ENDPOINT_URL, and that the server runs"),
+        ("no_such_form_of_name!", {}, "cannot be the name of a bucket"),
+        (BUCKET, {"AWS_ENDPOINT_URL": "127.0.0.1:8333"}, "set AWS_ENDPOINT_URL to http(s)://host:port"),
+    ],
+)
+@pytest.mark.usefixtures("seaweed")
+def test_a_wrong_address_or_key_is_told_at_once(camvid: Path, bucket: str, env: dict[str, str], told: str) -> None:
+    done = roadseg_train("fit", "--data", camvid, "--run", f"s3://{bucket}/run", "--workers", "0", **env)
+    assert done.returncode == 1
+    # One line: nobody was kept waiting for a server that will not come.
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert told in done.stderr
+
+
+def test_a_server_that_is_not_s3_is_told(camvid: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+        url = f"http://127.0.0.1:{server.server_port}"
+        done = roadseg_train("fit", "--data", camvid, "--run", "s3://bucket/run", AWS_ENDPOINT_URL=url, **keys)
+        server.shutdown()
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {url} refuses s3://bucket/run")
+    assert done.stderr.count("\n") == 1

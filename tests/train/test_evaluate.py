@@ -20,6 +20,7 @@ from roadseg_train.evaluate import (
 )
 from roadseg_train.model import RoadProgram, UNet
 from roadseg_train.split import select
+from roadseg_train.storage import at
 
 
 def evaluated(camvid: Path, config: TrainConfig, fit_split: str) -> tuple[RoadProgram, list[Frame], Evaluation]:
@@ -53,9 +54,9 @@ def test_it_is_read_back_as_written(tmp_path: Path, camvid: Path, config: TrainC
     _, _, evaluation = evaluated(camvid, config, "fit")
     path = tmp_path / "metrics.json"
     path.write_text(evaluation.model_dump_json())
-    assert read_evaluation(path) == evaluation
+    assert read_evaluation(at(path)) == evaluation
     with pytest.raises(RunError, match="make it with roadseg-train evaluate"):
-        read_evaluation(tmp_path / "other.json")
+        read_evaluation(at(tmp_path / "other.json"))
 
 
 def test_best_median_and_worst_are_shown_once_each(camvid: Path, config: TrainConfig) -> None:

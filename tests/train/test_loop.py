@@ -10,6 +10,7 @@ from roadseg_train.dataset import find_frames
 from roadseg_train.errors import RunError
 from roadseg_train.loop import Trainer, choose_dtype, learning_rate, train
 from roadseg_train.split import select
+from roadseg_train.storage import Place, at
 
 
 class SilentBar:
@@ -18,13 +19,12 @@ class SilentBar:
     def update(self, n: int) -> None: ...
 
 
-def run(config: TrainConfig, data: Path, folder: Path, stop_after: int | None = None) -> list[dict[str, float]]:
-    """Train into a folder, as a run that is killed after a checkpoint would where `stop_after` says so."""
-    folder.mkdir(exist_ok=True)
+def run(config: TrainConfig, data: Path, place: Place, stop_after: int | None = None) -> list[dict[str, float]]:
+    """Train into a place, as a run that is killed after a checkpoint would where `stop_after` says so."""
     reported: list[dict[str, float]] = []
 
     def save(state: dict[str, Any], step: int, metrics: dict[str, float]) -> None:
-        checkpoint.publish_into(folder, state, step=step, metrics=metrics)
+        checkpoint.publish_into(place, state, step=step, metrics=metrics)
         reported.append(metrics)
         if step == stop_after:
             raise KeyboardInterrupt
@@ -34,40 +34,40 @@ def run(config: TrainConfig, data: Path, folder: Path, stop_after: int | None = 
         config,
         select(frames, "fit"),
         select(frames, "heldout"),
-        resume=checkpoint.newest(folder),
+        run=place,
         save=save,
         make_bar=lambda _done, _total: SilentBar(),
     )
     return reported
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    newest = checkpoint.newest(folder)
-    assert newest is not None
-    average: dict[str, torch.Tensor] = checkpoint.read_state(newest)["average"]
+def weights(place: Place) -> dict[str, torch.Tensor]:
+    state = checkpoint.read_newest(place)
+    assert state is not None
+    average: dict[str, torch.Tensor] = state["average"]
     return average
 
 
-def test_a_run_that_was_cut_ends_as_the_undisturbed_one(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
-    run(config, camvid, tmp_path / "whole")
+def test_a_run_that_was_cut_ends_as_the_undisturbed_one(place: Place, camvid: Path, config: TrainConfig) -> None:
+    run(config, camvid, place / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(config, camvid, tmp_path / "cut", stop_after=2)
-    metrics = run(config, camvid, tmp_path / "cut")
+        run(config, camvid, place / "cut", stop_after=2)
+    metrics = run(config, camvid, place / "cut")
     assert [m["step"] for m in metrics] == [4, 6]
-    torch.testing.assert_close(weights(tmp_path / "cut"), weights(tmp_path / "whole"), rtol=0, atol=0)
+    torch.testing.assert_close(weights(place / "cut"), weights(place / "whole"), rtol=0, atol=0)
 
 
 def test_another_seed_is_another_run(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
     short = config.model_copy(update={"num_steps": 2})
-    run(short, camvid, tmp_path / "0")
-    run(short.model_copy(update={"seed": 1}), camvid, tmp_path / "1")
+    run(short, camvid, at(tmp_path / "0"))
+    run(short.model_copy(update={"seed": 1}), camvid, at(tmp_path / "1"))
     key = "module.unet.head.weight"
-    assert not torch.equal(weights(tmp_path / "0")[key], weights(tmp_path / "1")[key])
+    assert not torch.equal(weights(at(tmp_path / "0"))[key], weights(at(tmp_path / "1"))[key])
 
 
 def test_it_learns_the_drawn_road(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
     longer = config.model_copy(update={"num_steps": 60, "checkpoint_every_steps": 60, "ema_decay": 0.9})
-    (metrics,) = run(longer, camvid, tmp_path)
+    (metrics,) = run(longer, camvid, at(tmp_path))
     # Everything called road would score the road's own share, a third, on the held-out frames.
     assert metrics["heldout_road_iou"] > 0.6
 
@@ -105,7 +105,7 @@ def test_an_asked_for_precision_is_taken(config: TrainConfig) -> None:
     assert "asked for" in reason
 
 
-def test_a_batch_must_be_shared_equally(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_must_be_shared_equally(tmp_path: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("roadseg_train.loop._worker", lambda: (0, 3))
     with pytest.raises(RunError, match="batch of 4 cannot be shared by 3 workers"):
-        train(config, [], [], resume=None, save=lambda *_: None, make_bar=lambda _d, _t: SilentBar())
+        train(config, [], [], run=at(tmp_path), save=lambda *_: None, make_bar=lambda _d, _t: SilentBar())

@@ -17,6 +17,7 @@ from roadseg_train.evaluate import Evaluation
 from roadseg_train.export import INPUT_NAME, ONNX_FILE, OUTPUT_NAME, TORCH_FILE, export_programs
 from roadseg_train.geometry import SizeRule
 from roadseg_train.model import RoadProgram
+from roadseg_train.storage import Place, temporary_folder
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -26,7 +27,7 @@ LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy
 
 
 def publish(
-    store: Path,
+    store: Place,
     name: str,
     version: str,
     *,
@@ -35,11 +36,11 @@ def publish(
     step: int,
     fitted_on: str,
     evaluation: Evaluation,
-) -> Path:
+) -> Place:
     """Write `<store>/<name>/<version>/`, the manifest last.
 
     Args:
-        store: folder of all artefacts.
+        store: the place of all artefacts.
         name: the model's name.
         version: never used before.
         program: in eval mode, on the CPU.
@@ -49,28 +50,33 @@ def publish(
         evaluation: of this program, or of one made by the same configuration with the split held out.
 
     Returns:
-        The folder of the version.
+        The place of the version.
 
     Raises:
         ArtefactError: the name or version is malformed or taken, the evaluation is not one that may stand for this
             program, or the exported programs do not agree.
+        StorageError: the store cannot be written.
     """
     for value, form, kind in ((name, NAME_FORM, "name"), (version, VERSION_FORM, "version")):
         if not form.fullmatch(value):
             raise ArtefactError(f"{value!r} cannot be a {kind}; use lower-case letters, digits and dashes")
     measured_on = _measured_on(evaluation, config, step, fitted_on)
-    folder = store / name / version
-    if (folder / MANIFEST).exists():
-        raise ArtefactError(f"{folder} is published already and a version is never re-used; choose another --version")
-    folder.mkdir(parents=True, exist_ok=True)  # what an attempt that was cut short left there is written over
-    agreement = export_programs(program, folder, multiple_px=config.multiple_px)
+    place = store / name / version
+    taken = f"{place} is published already and a version is never re-used; choose another --version"
+    if MANIFEST in place.names():
+        raise ArtefactError(taken)
+    with temporary_folder() as folder:
+        agreement = export_programs(program, folder, multiple_px=config.multiple_px)
+        files = {file: _describe(folder / file) for file in (ONNX_FILE, TORCH_FILE)}
+        for file in files:
+            place.upload(folder / file, file)  # over what an attempt that was cut short left there
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "name": name,
         "version": version,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "git_commit": git_commit(),
-        "files": {file: _describe(folder / file) for file in (ONNX_FILE, TORCH_FILE)},
+        "files": files,
         "input": {
             "name": INPUT_NAME,
             "dtype": "uint8",
@@ -95,8 +101,11 @@ def publish(
         "libraries": {"python": platform.python_version()}
         | {library: importlib.metadata.version(library) for library in LIBRARIES},
     }
-    _write_last(folder, manifest)
-    return folder
+    try:
+        (place / MANIFEST).create_text(json.dumps(manifest, indent=2) + "\n")
+    except FileExistsError as error:
+        raise ArtefactError(taken) from error
+    return place
 
 
 def git_commit() -> str | None:
@@ -129,10 +138,3 @@ def _describe(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"sha256": digest, "size_bytes": path.stat().st_size}
-
-
-def _write_last(folder: Path, manifest: dict[str, Any]) -> None:
-    """Put the manifest in place in one step, so that it is never seen half written."""
-    partial = folder / f".{MANIFEST}"
-    partial.write_text(json.dumps(manifest, indent=2) + "\n")
-    partial.rename(folder / MANIFEST)

@@ -1,17 +1,18 @@
 """Checkpoints: a folder with the state and a record that proves it whole."""
 
 import hashlib
-import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from roadseg_train.errors import RunError
+from roadseg_train.storage import Place
 
 STATE, RECORD = "state.pt", "checkpoint.json"
 NUM_KEPT = 2
+PREFIX = "checkpoint_"
 
 
 class CheckpointRecord(BaseModel):
@@ -26,57 +27,63 @@ class CheckpointRecord(BaseModel):
 
 def folder_name(step: int) -> str:
     """Name of the checkpoint after `step` steps; names sort as steps do."""
-    return f"checkpoint_{step:07d}"
+    return f"{PREFIX}{step:07d}"
 
 
-def write(folder: Path, state: dict[str, Any], *, step: int, metrics: dict[str, float]) -> None:
-    """Write a checkpoint into an existing, empty folder."""
-    torch.save(state, folder / STATE)
-    record = CheckpointRecord(step=step, sha256=_sha256(folder / STATE), metrics=metrics)
+def publish_into(run: Place, state: dict[str, Any], *, step: int, metrics: dict[str, float]) -> None:
+    """Write a checkpoint into a run, the record last, and remove all but the newest ones.
+
+    Raises:
+        StorageError: it cannot be written; the former checkpoints are as they were.
+    """
+    folder = run / folder_name(step)
+    folder.remove()  # what an attempt that was cut short left there
+    with (folder / STATE).writing() as path:
+        _save(state, path)
+        record = CheckpointRecord(step=step, sha256=_sha256(path), metrics=metrics)
     (folder / RECORD).write_text(record.model_dump_json(indent=2))
-
-
-def publish_into(run: Path, state: dict[str, Any], *, step: int, metrics: dict[str, float]) -> None:
-    """Write a checkpoint into a run folder in one visible step, and remove all but the newest ones."""
-    partial = run / f".partial_{folder_name(step)}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    write(partial, state, step=step, metrics=metrics)
-    target = run / folder_name(step)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
     for old in _folders(run)[NUM_KEPT:]:
-        shutil.rmtree(old)
+        old.remove()
 
 
-def read_record(folder: Path) -> CheckpointRecord | None:
-    """The record of a whole checkpoint; None where the folder was cut short."""
+def read_newest(run: Place) -> dict[str, Any] | None:
+    """The state of the newest whole checkpoint of a run, on the CPU; None where there is none.
+
+    Raises:
+        StorageError: the run cannot be read.
+    """
+    for folder in _folders(run):
+        state = _read(folder)
+        if state is not None:
+            return state
+        print(f"note: {folder} was cut short and is not used", file=sys.stderr, flush=True)
+    return None
+
+
+def _read(folder: Place) -> dict[str, Any] | None:
+    """The state of a whole checkpoint; None where it was cut short."""
     try:
         record = CheckpointRecord.model_validate_json((folder / RECORD).read_text())
-        return record if record.sha256 == _sha256(folder / STATE) else None
+        with (folder / STATE).reading() as path:
+            if _sha256(path) != record.sha256:
+                return None
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            return state
     except (FileNotFoundError, ValidationError):
         return None
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """The state of a checkpoint, on the CPU.
-
-    Raises:
-        RunError: the checkpoint was cut short.
-    """
-    if read_record(folder) is None:
-        raise RunError(f"{folder} is not a whole checkpoint; remove the folder to continue from the one before it")
-    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    return state
+def _save(state: dict[str, Any], path: Path) -> None:
+    try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:
+        # Where a write fails, torch raises an error of its own over what the disk said.
+        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
-def newest(run: Path) -> Path | None:
-    """The newest whole checkpoint of a run folder, or None."""
-    return next((folder for folder in _folders(run) if read_record(folder) is not None), None)
-
-
-def _folders(run: Path) -> list[Path]:
-    return sorted(run.glob("checkpoint_*/"), reverse=True)
+def _folders(run: Place) -> list[Place]:
+    return [run / name for name in reversed(run.names()) if name.startswith(PREFIX)]
 
 
 def _sha256(path: Path) -> str:

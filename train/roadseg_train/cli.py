@@ -2,7 +2,6 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +15,7 @@ from roadseg_train.split import SPLITS
 if TYPE_CHECKING:
     from roadseg_train.evaluate import Evaluation
 
+PLACE = ", a folder or s3://bucket/name"
 SPLIT_HELP = "; ".join(f"{name}: {meaning}" for name, meaning in SPLITS.items())
 
 app = typer.Typer(
@@ -28,8 +28,8 @@ app = typer.Typer(
 
 @app.command()
 def fit(
-    data: Annotated[list[Path], typer.Option(help="CamVid (SegNet form) or KITTI Road folder; may be repeated.")],
-    run: Annotated[Path, typer.Option(help="Run folder; the same command continues a run that was cut.")],
+    data: Annotated[list[str], typer.Option(help=f"CamVid (SegNet form) or KITTI Road{PLACE}; may be repeated.")],
+    run: Annotated[str, typer.Option(help=f"The run{PLACE}; the same command continues one that was cut.")],
     preset: Annotated[str, typer.Option(help=f"One of: {', '.join(PRESETS)}.")] = "tiny",
     split: Annotated[str, typer.Option(help=SPLIT_HELP)] = "fit",
     steps: Annotated[int | None, typer.Option(min=1, help="Length of the schedule instead of the preset's.")] = None,
@@ -42,44 +42,50 @@ def fit(
         int | None, typer.Option(min=1, help="Threads of each worker; default: this machine's cores, shared.")
     ] = None,
 ) -> None:
-    """Train a U-Net and keep its checkpoints in a run folder."""
+    """Train a U-Net and keep its checkpoints in a run."""
     if preset not in PRESETS:
         raise typer.BadParameter(f"choose one of {', '.join(PRESETS)}", param_hint="--preset")
-    from roadseg_train.run import RunRecord, open_run  # noqa: PLC0415  # torch takes seconds to import
+    from roadseg_train.storage import reach  # noqa: PLC0415  # libraries take seconds to import
+
+    place, uris = reach(run), [reach(folder).uri for folder in data]
+    from roadseg_train.run import RunRecord, open_run  # noqa: PLC0415
     from roadseg_train.workers import train_here, train_on_ray  # noqa: PLC0415
 
     flags = [f"seed={seed}", *([f"num_steps={steps}"] if steps else [])]
     config = override(PRESETS[preset](), [*(settings or []), *flags])
-    record = RunRecord(config=config, data=[folder.resolve() for folder in data], split=split)
+    record = RunRecord(config=config, data=uris, split=split)
     num_fit, num_heldout = len(record.frames(split)), len(record.heldout_frames())
-    open_run(run, record)
+    open_run(place, record)
     typer.echo(f"{run}: {preset} on {num_fit} frames of split {split!r}, scored on {num_heldout} held-out ones")
     if workers == 0:
-        train_here(run, record)
+        train_here(place, record)
     else:
         cores = cpus_per_worker or max(1, (os.cpu_count() or 1) // workers)
-        train_on_ray(run, record, num_workers=workers, cpus_per_worker=cores)
+        train_on_ray(place, record, num_workers=workers, cpus_per_worker=cores)
     typer.echo(f"done; next: roadseg-train evaluate --run {run}")
 
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Option(help="Run folder of fit.")],
+    run: Annotated[str, typer.Option(help=f"The run of fit{PLACE}.")],
     split: Annotated[str, typer.Option(help=SPLIT_HELP)] = "heldout",
-    data: Annotated[list[Path] | None, typer.Option(help="Dataset folders; default: those of the run.")] = None,
+    data: Annotated[list[str] | None, typer.Option(help=f"Datasets{PLACE}; default: those of the run.")] = None,
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Probability from which a pixel is road.")
     ] = DEFAULT_THRESHOLD,
 ) -> None:
-    """Score the newest checkpoint of a run on a split; write metrics.json and cases.png into the run folder."""
-    from roadseg_train.evaluate import draw_cases, evaluate_frames  # noqa: PLC0415  # torch takes seconds to import
+    """Score the newest checkpoint of a run on a split; write metrics.json and cases.png into the run."""
+    from roadseg_train.storage import reach  # noqa: PLC0415  # libraries take seconds to import
+
+    place, uris = reach(run), [reach(folder).uri for folder in data or []]
+    from roadseg_train.evaluate import draw_cases, evaluate_frames  # noqa: PLC0415
     from roadseg_train.run import load_program, read_run  # noqa: PLC0415
 
-    record = read_run(run)
-    program, step = load_program(run, record.config)
+    record = read_run(place)
+    program, step = load_program(place, record.config)
     fit_frames = record.frames(record.split)
-    if data:
-        record = record.model_copy(update={"data": [folder.resolve() for folder in data]})
+    if uris:
+        record = record.model_copy(update={"data": uris})
     frames = record.frames(split)
     evaluation = evaluate_frames(
         program,
@@ -91,40 +97,43 @@ def evaluate(
         split=split,
         threshold=threshold,
     )
-    folder = run / "evaluation" / f"{evaluation.dataset.replace(' ', '-').lower()}-{split}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = place / "evaluation" / f"{evaluation.dataset.replace(' ', '-').lower()}-{split}"
     (folder / "metrics.json").write_text(evaluation.model_dump_json(indent=2) + "\n")
-    draw_cases(program, frames, evaluation, folder / "cases.png")
+    with (folder / "cases.png").writing() as path:
+        draw_cases(program, frames, evaluation, path)
     print_scores(evaluation)
     typer.echo(f"wrote {folder / 'metrics.json'} and {folder / 'cases.png'}")
 
 
 @app.command()
 def publish(
-    run: Annotated[Path, typer.Option(help="Run folder of fit.")],
-    store: Annotated[Path, typer.Option(help="Folder of all artefacts.")],
+    run: Annotated[str, typer.Option(help=f"The run of fit{PLACE}.")],
+    store: Annotated[str, typer.Option(help=f"Where all artefacts are{PLACE}.")],
     name: Annotated[str, typer.Option(help="Model name, such as road-small.")],
     version: Annotated[str, typer.Option(help="Version, never used before.")],
-    evaluation: Annotated[Path, typer.Option(help="metrics.json of evaluate: this run's, or the same recipe's.")],
+    evaluation: Annotated[str, typer.Option(help="metrics.json of evaluate: this run's, or the same recipe's.")],
 ) -> None:
     """Export the newest checkpoint of a run as an artefact that `roadseg-serve run --model` serves."""
-    from roadseg_train import artefact  # noqa: PLC0415  # torch takes seconds to import
+    from roadseg_train.storage import reach  # noqa: PLC0415  # libraries take seconds to import
+
+    place, models, metrics = reach(run), reach(store), reach(evaluation)
+    from roadseg_train import artefact  # noqa: PLC0415
     from roadseg_train.evaluate import read_evaluation  # noqa: PLC0415
     from roadseg_train.run import load_program, read_run  # noqa: PLC0415
 
-    record = read_run(run)
-    program, step = load_program(run, record.config)
-    folder = artefact.publish(
-        store,
+    record = read_run(place)
+    program, step = load_program(place, record.config)
+    published = artefact.publish(
+        models,
         name,
         version,
         program=program,
         config=record.config,
         step=step,
         fitted_on=record.split,
-        evaluation=read_evaluation(evaluation),
+        evaluation=read_evaluation(metrics),
     )
-    typer.echo(f"published {folder}; next: roadseg-serve run --model {folder}")
+    typer.echo(f"published {published}; next: roadseg-serve run --model {published}")
 
 
 def print_scores(evaluation: "Evaluation") -> None:

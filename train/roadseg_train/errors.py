@@ -3,7 +3,8 @@
 RoadsegTrainError
 ├── DataError          a dataset folder, picture or mask is not what it should be
 ├── RunError           a run folder cannot be continued, evaluated or published
-└── ArtefactError      an artefact cannot be written
+├── ArtefactError      an artefact cannot be written
+└── StorageError       a folder or bucket cannot be read or written
 """
 
 
@@ -21,3 +22,7 @@ class RunError(RoadsegTrainError):
 
 class ArtefactError(RoadsegTrainError):
     """An artefact cannot be written."""
+
+
+class StorageError(RoadsegTrainError):
+    """A folder or bucket cannot be read or written."""

@@ -17,6 +17,7 @@ from roadseg_train.geometry import SizeRule
 from roadseg_train.metrics import Scores, confusion, iou, score, threshold_level
 from roadseg_train.model import RoadProgram
 from roadseg_train.predict import ScoredFrame, predict, predict_frames
+from roadseg_train.storage import Place
 
 NUM_OF_EACH = 2  # best, median and worst pictures shown
 # What the error picture shows over the dimmed frame, RGB: found road, false road, missed road.
@@ -98,7 +99,7 @@ def evaluate_frames(
     )
 
 
-def read_evaluation(path: Path) -> Evaluation:
+def read_evaluation(path: Place) -> Evaluation:
     """Read a metrics.json.
 
     Raises:

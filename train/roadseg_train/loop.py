@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +19,7 @@ from roadseg_train.loss import bce_loss, class_loss, iou_loss, lovasz_loss
 from roadseg_train.metrics import score
 from roadseg_train.model import Pupil, RoadProgram, normalise
 from roadseg_train.predict import predict_frames
+from roadseg_train.storage import Place
 
 Save = Callable[[dict[str, Any], int, dict[str, float]], None]
 
@@ -89,7 +89,7 @@ def train(
     fit_frames: Sequence[Frame],
     heldout_frames: Sequence[Frame],
     *,
-    resume: Path | None,
+    run: Place,
     save: Save,
     make_bar: Callable[[int, int], ProgressBar],
 ) -> None:
@@ -99,20 +99,22 @@ def train(
         config: the configuration.
         fit_frames: what to fit on.
         heldout_frames: what to score each checkpoint on; may be empty.
-        resume: a checkpoint to continue from.
+        run: whose newest whole checkpoint is continued from, where there is one.
         save: called on every worker at each checkpoint with the state, the step and the metrics.
         make_bar: makes the progress bar from the steps done and the steps in all; called on the first worker.
 
     Raises:
-        RunError: the batch cannot be shared equally, or the checkpoint is not whole.
+        RunError: the batch cannot be shared equally.
         DataError: a frame cannot be read.
     """
     rank, num_workers = _worker()
     if config.batch_size % num_workers:
         raise RunError(f"a batch of {config.batch_size} cannot be shared by {num_workers} workers; choose a divisor")
     trainer = Trainer(config)
-    if resume is not None:
-        trainer.restore(checkpoint.read_state(resume))
+    state = checkpoint.read_newest(run)
+    if state is not None:
+        trainer.restore(state)
+    del state  # as large as the network, its average and the optimiser together
     crops = Crops(fit_frames, config)
     if rank == 0:
         print(f"training on {trainer.device} in {trainer.dtype_reason}", flush=True)

@@ -1,16 +1,17 @@
-"""A run folder: what was asked for, and the checkpoints."""
+"""A run: the place of what was asked for, the checkpoints and the evaluations."""
 
 import json
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from roadseg_train import checkpoint
 from roadseg_train.config import TrainConfig
-from roadseg_train.dataset import Frame, find_frames
+from roadseg_train.dataset import PICTURE_SUFFIXES, Frame, find_frames
 from roadseg_train.errors import RunError
+from roadseg_train.mirror import mirror
 from roadseg_train.model import RoadProgram, UNet
 from roadseg_train.split import select
+from roadseg_train.storage import Place, at
 
 RECORD = "run.json"
 
@@ -21,16 +22,18 @@ class RunRecord(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     config: TrainConfig
-    data: list[Path]
+    data: list[str]  # URIs: absolute paths and s3://bucket/prefix
     split: str
 
     def frames(self, split: str) -> list[Frame]:
-        """The frames of a split over all data folders.
+        """The frames of a split over all data folders, on this machine.
 
         Raises:
             DataError: a folder is no dataset, or the split is empty.
+            StorageError: a dataset cannot be fetched.
         """
-        return select([frame for root in self.data for frame in find_frames(root)], split)
+        roots = [mirror(at(uri), PICTURE_SUFFIXES) for uri in self.data]
+        return select([frame for root in roots for frame in find_frames(root)], split)
 
     def heldout_frames(self) -> list[Frame]:
         """What to score checkpoints on: the other side of the cut where the run fits on one side, else nothing."""
@@ -39,28 +42,27 @@ class RunRecord(BaseModel):
         return self.frames("heldout") if self.split == "fit" else []
 
 
-def open_run(run: Path, record: RunRecord) -> None:
+def open_run(run: Place, record: RunRecord) -> None:
     """Start a run folder, or continue one that was started with the same record.
 
     Raises:
         RunError: the folder belongs to another run, or to something else.
     """
-    path = run / RECORD
-    if not path.exists() and run.exists() and any(run.iterdir()):
-        raise RunError(f"{run} exists and is not a run; choose another name or folder")
-    if path.exists():
+    names = run.names()
+    if RECORD in names:
         started = read_run(run)
         if started != record:
             differences = ", ".join(_differences(started, record))
             raise RunError(
                 f"{run} was started with other settings ({differences}); choose another name, or remove the folder"
             )
-        return
-    run.mkdir(parents=True, exist_ok=True)
-    path.write_text(record.model_dump_json(indent=2) + "\n")
+    elif names:
+        raise RunError(f"{run} exists and is not a run; choose another name or folder")
+    else:
+        (run / RECORD).write_text(record.model_dump_json(indent=2) + "\n")
 
 
-def read_run(run: Path) -> RunRecord:
+def read_run(run: Place) -> RunRecord:
     """The record of a run folder.
 
     Raises:
@@ -74,16 +76,15 @@ def read_run(run: Path) -> RunRecord:
         raise RunError(f"{run / RECORD} is not of this version of roadseg: {error}; start a new run") from error
 
 
-def load_program(run: Path, config: TrainConfig) -> tuple[RoadProgram, int]:
+def load_program(run: Place, config: TrainConfig) -> tuple[RoadProgram, int]:
     """The averaged network of the newest whole checkpoint, in eval mode, and the step it was saved at.
 
     Raises:
         RunError: there is no whole checkpoint.
     """
-    folder = checkpoint.newest(run)
-    if folder is None:
+    state = checkpoint.read_newest(run)
+    if state is None:
         raise RunError(f"{run} has no whole checkpoint yet; run fit until the first one is saved")
-    state = checkpoint.read_state(folder)
     network = UNet(config.widths)
     prefix = "module.unet."  # AveragedModel keeps the network under this name, beside its own count
     average = {name.removeprefix(prefix): w for name, w in state["average"].items() if name.startswith(prefix)}
