@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from roadseg_train.config import DEFAULT_THRESHOLD, PRESETS
 from roadseg_train.errors import RoadsegTrainError
-from roadseg_train.split import SPLITS
+from roadseg_train.split import HELDOUT_OF, SPLITS
 
 if TYPE_CHECKING:
     from roadseg_train.evaluate import Evaluation
@@ -42,11 +43,13 @@ def fit(
     """Train a U-Net and keep its checkpoints in a run folder."""
     if preset not in PRESETS:
         raise typer.BadParameter(f"choose one of {', '.join(PRESETS)}", param_hint="--preset")
-    from roadseg_train.run import RunRecord, open_run  # noqa: PLC0415  # torch takes seconds to import
+    from roadseg_train.check import check_data  # noqa: PLC0415  # torch takes seconds to import
+    from roadseg_train.run import RunRecord, open_run  # noqa: PLC0415
     from roadseg_train.workers import train_here, train_on_ray  # noqa: PLC0415
 
     config = PRESETS[preset]().model_copy(update={"seed": seed} | ({"num_steps": steps} if steps else {}))
     record = RunRecord(config=config, data=[folder.resolve() for folder in data], split=split)
+    say_left_out(check_data(record.data, [split, HELDOUT_OF[split]] if split in HELDOUT_OF else [split]))
     num_fit, num_heldout = len(record.frames(split)), len(record.heldout_frames())
     open_run(run, record)
     typer.echo(f"{run}: {preset} on {num_fit} frames of split {split!r}, scored on {num_heldout} held-out ones")
@@ -121,6 +124,12 @@ def publish(
         evaluation=read_evaluation(evaluation),
     )
     typer.echo(f"published {folder}; next: roadseg-serve run --model {folder}")
+
+
+def say_left_out(pictures: Sequence[Path]) -> None:
+    """Say how many pictures of a KITTI folder have no road mask."""
+    if pictures:
+        typer.echo(f"note: {len(pictures)} pictures have a lane mask but no road mask and are left out", err=True)
 
 
 def print_scores(evaluation: "Evaluation") -> None:

@@ -10,7 +10,7 @@ from roadseg_train.config import TrainConfig
 from roadseg_train.dataset import Frame, find_frames
 from roadseg_train.errors import RunError
 from roadseg_train.model import RoadProgram, UNet
-from roadseg_train.split import select
+from roadseg_train.split import HELDOUT_OF, select
 
 RECORD = "run.json"
 
@@ -34,7 +34,7 @@ class RunRecord(BaseModel):
 
     def heldout_frames(self) -> list[Frame]:
         """What to score checkpoints on: the other side of the cut where the run fits on one side, else nothing."""
-        return self.frames("heldout") if self.split == "fit" else []
+        return self.frames(HELDOUT_OF[self.split]) if self.split in HELDOUT_OF else []
 
 
 def open_run(run: Path, record: RunRecord) -> None:
