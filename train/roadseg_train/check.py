@@ -1,11 +1,12 @@
 """The check of all data before any work: every faulty file is reported at once."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -15,8 +16,10 @@ from roadseg_train.errors import DataError, FaultyDataError
 from roadseg_train.faults import Fault, Problem
 from roadseg_train.split import select
 
+T = TypeVar("T")
 
-def check_data(roots: Iterable[Path], splits: Sequence[str]) -> list[Path]:
+
+def check_data(roots: Iterable[Path], splits: Sequence[str], *, everything: bool = False) -> list[Path]:
     """Check dataset folders: that pictures and masks pair up, and that every file of the splits is whole and in form.
 
     Every file is decoded once, in as many threads as there are cores.
@@ -24,6 +27,7 @@ def check_data(roots: Iterable[Path], splits: Sequence[str]) -> list[Path]:
     Args:
         roots: dataset folders.
         splits: the splits that will be used.
+        everything: whether the frames of other splits will be used as well.
 
     Returns:
         Pictures that are left out because their only truth is a lane mask.
@@ -41,12 +45,21 @@ def check_data(roots: Iterable[Path], splits: Sequence[str]) -> list[Path]:
         if faults:  # the reason why a split is empty
             raise FaultyDataError(faults) from None
         raise
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        checks = tqdm(pool.map(check_frame, used), total=len(used), desc="check", unit="frame", dynamic_ncols=True)
-        faults += [fault for found in checks for fault in found]
+    faults += _check_each(check_frame, frames if everything else used)
     if faults:
         raise FaultyDataError(faults)
     return sorted(picture for found in scans for picture in found.lane_only)
+
+
+def check_pictures(paths: Sequence[Path]) -> None:
+    """Check that pictures without truth can be decoded.
+
+    Raises:
+        FaultyDataError: with every one that cannot.
+    """
+    faults = _check_each(_check_picture, paths)
+    if faults:
+        raise FaultyDataError(faults)
 
 
 def check_frame(frame: Frame) -> list[Fault]:
@@ -62,6 +75,20 @@ def check_frame(frame: Frame) -> list[Fault]:
         if _is_lane_mask(frame, target_HW):
             faults.append(Fault(frame.mask, Problem.LANE_MASK))
     return faults
+
+
+def _check_picture(path: Path) -> list[Fault]:
+    faults: list[Fault] = []
+    with _collect(faults):
+        read_image(path)
+    return faults
+
+
+def _check_each(check: Callable[[T], list[Fault]], things: Sequence[T]) -> list[Fault]:
+    """The faults of all things; Pillow decodes outside the interpreter's lock, so that threads are enough."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        checks = tqdm(pool.map(check, things), total=len(things), desc="check", unit="frame", dynamic_ncols=True)
+        return [fault for found in checks for fault in found]
 
 
 @contextmanager

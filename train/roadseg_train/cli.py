@@ -1,9 +1,11 @@
 """The command line `roadseg-train`: fit, evaluate, publish."""
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -48,9 +50,10 @@ def fit(
     from roadseg_train.workers import train_here, train_on_ray  # noqa: PLC0415
 
     config = PRESETS[preset]().model_copy(update={"seed": seed} | ({"num_steps": steps} if steps else {}))
-    record = RunRecord(config=config, data=[folder.resolve() for folder in data], split=split)
-    say_left_out(check_data(record.data, [split, HELDOUT_OF[split]] if split in HELDOUT_OF else [split]))
-    num_fit, num_heldout = len(record.frames(split)), len(record.heldout_frames())
+    folders = [folder.resolve() for folder in data]
+    say_left_out(check_data(folders, [split, HELDOUT_OF[split]] if split in HELDOUT_OF else [split]))
+    record = RunRecord.of(config=config, data=folders, split=split)
+    num_fit, num_heldout = len(record.fit_frames), len(record.heldout_frames())
     open_run(run, record)
     typer.echo(f"{run}: {preset} on {num_fit} frames of split {split!r}, scored on {num_heldout} held-out ones")
     if workers == 0:
@@ -69,33 +72,74 @@ def evaluate(
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Probability from which a pixel is road.")
     ] = DEFAULT_THRESHOLD,
+    robustness_frames: Annotated[
+        int, typer.Option(min=0, help="Pictures, spread over the split, to score in fog, rain, dark, ...; 0 for none.")
+    ] = 16,
+    leaky: Annotated[
+        Path | None,
+        typer.Option(
+            help="metrics.json of the same recipe fitted on random-fit and evaluated on random-heldout: "
+            "its figure is shown beside this one, as what a leaky split claims."
+        ),
+    ] = None,
+    kitti_submission: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the probabilities of testing/image_2, named for the KITTI Road server. They are in "
+            "perspective; the server wants bird's-eye views, which the devkit's transform2BEV.py makes of them."
+        ),
+    ] = None,
 ) -> None:
-    """Score the newest checkpoint of a run on a split; write metrics.json and cases.png into the run folder."""
-    from roadseg_train.evaluate import draw_cases, evaluate_frames  # noqa: PLC0415  # torch takes seconds to import
+    """Score the newest checkpoint of a run on a split; write report.html and metrics.json into the run folder."""
+    from roadseg_train.cases import show_cases  # noqa: PLC0415  # torch takes seconds to import
+    from roadseg_train.check import check_data, check_pictures  # noqa: PLC0415
+    from roadseg_train.evaluate import evaluate_frames, read_leaky_iou  # noqa: PLC0415
+    from roadseg_train.leak import measure_leak  # noqa: PLC0415
+    from roadseg_train.report import render_report  # noqa: PLC0415
     from roadseg_train.run import load_program, read_run  # noqa: PLC0415
+    from roadseg_train.submission import find_test_pictures, write_submission  # noqa: PLC0415
 
     record = read_run(run)
     program, step = load_program(run, record.config)
-    fit_frames = record.frames(record.split)
     if data:
         record = record.model_copy(update={"data": [folder.resolve() for folder in data]})
+    network_random = read_leaky_iou(leaky, config=record.config, split=split) if leaky else None
+    say_left_out(check_data(record.data, [split], everything=True))  # the leak is measured on all
+    pictures = find_test_pictures(record.data) if kitti_submission else None
+    if pictures:
+        check_pictures(list(pictures.by_name.values()))
     frames = record.frames(split)
     evaluation = evaluate_frames(
         program,
         frames,
+        run=str(run),
         config=record.config,
         step=step,
         fitted_on=record.split,
-        fit_frames=fit_frames,
+        fitted=set(record.fit_frames),
+        data=[str(folder) for folder in record.data],
         split=split,
         threshold=threshold,
+        num_robustness_frames=robustness_frames,
+        leak=measure_leak(record.all_frames(), network_random),
     )
+    if pictures and kitti_submission:
+        write_submission(program, pictures, kitti_submission, config=record.config)
+        for warning in pictures.warnings:
+            typer.echo(f"warning: {warning}", err=True)
     folder = run / "evaluation" / f"{evaluation.dataset.replace(' ', '-').lower()}-{split}"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").write_text(evaluation.model_dump_json(indent=2) + "\n")
-    draw_cases(program, frames, evaluation, folder / "cases.png")
+    with TemporaryDirectory() as scratch:
+        (Path(scratch) / "metrics.json").write_text(evaluation.model_dump_json(indent=2) + "\n")
+        report = render_report(evaluation, show_cases(program, frames, evaluation), pictures)
+        (Path(scratch) / "report.html").write_text(report)
+        shutil.copytree(scratch, folder, dirs_exist_ok=True)
     print_scores(evaluation)
-    typer.echo(f"wrote {folder / 'metrics.json'} and {folder / 'cases.png'}")
+    typer.echo(f"wrote {folder / 'report.html'} and metrics.json beside it")
+    if pictures:
+        typer.echo(
+            f"wrote {len(pictures.by_name)} files for KITTI's devkit, which makes them bird's-eye views, "
+            f"to {kitti_submission}"
+        )
 
 
 @app.command()

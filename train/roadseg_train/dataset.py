@@ -46,6 +46,11 @@ class Frame:
     image: Path
     mask: Path
 
+    @property
+    def identity(self) -> str:
+        """What this frame is wherever its files lie."""
+        return f"{self.dataset}/{self.part}/{self.name}"
+
 
 @dataclass(frozen=True)
 class Scan:

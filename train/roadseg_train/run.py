@@ -1,5 +1,6 @@
 """A run folder: what was asked for, and the checkpoints."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -23,6 +24,17 @@ class RunRecord(BaseModel):
     config: TrainConfig
     data: list[Path]
     split: str
+    fit_frames: list[str]  # their identities, so that an overlap is seen wherever the data lies, or lay
+
+    @classmethod
+    def of(cls, *, config: TrainConfig, data: list[Path], split: str) -> "RunRecord":
+        """The record of a new run, with the frames that the data has now.
+
+        Raises:
+            DataError: a folder is no dataset, or the split is empty.
+        """
+        record = cls(config=config, data=data, split=split, fit_frames=[])
+        return record.model_copy(update={"fit_frames": [frame.identity for frame in record.frames(split)]})
 
     def frames(self, split: str) -> list[Frame]:
         """The frames of a split over all data folders.
@@ -30,7 +42,15 @@ class RunRecord(BaseModel):
         Raises:
             DataError: a folder is no dataset, or the split is empty.
         """
-        return select([frame for root in self.data for frame in find_frames(root)], split)
+        return select(self.all_frames(), split)
+
+    def all_frames(self) -> list[Frame]:
+        """Every frame with truth in all data folders.
+
+        Raises:
+            DataError: a folder is no dataset, or its pictures and masks do not pair up.
+        """
+        return [frame for root in self.data for frame in find_frames(root)]
 
     def heldout_frames(self) -> list[Frame]:
         """What to score checkpoints on: the other side of the cut where the run fits on one side, else nothing."""
@@ -92,4 +112,7 @@ def load_program(run: Path, config: TrainConfig) -> tuple[RoadProgram, int]:
 def _differences(started: RunRecord, asked: RunRecord) -> list[str]:
     before, after = json.loads(started.model_dump_json()), json.loads(asked.model_dump_json())
     before, after = before.pop("config") | before, after.pop("config") | after
+    for fields in (before, after):
+        names = fields.pop("fit_frames")
+        fields["frames"] = f"{len(names)} (digest {hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]})"
     return [f"{key}: {before[key]} then, {after[key]} now" for key in before if before[key] != after[key]]
