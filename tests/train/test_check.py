@@ -1,6 +1,5 @@
 """Really damaged files, each of which must be named in one error."""
 
-import pickle
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from PIL import Image
 from roadseg_train.check import check_data, check_frame
 from roadseg_train.dataset import find_frames
 from roadseg_train.errors import DataError, FaultyDataError
-from roadseg_train.faults import Fault, Problem
+from roadseg_train.faults import Problem
 
 RED, MAGENTA, BLACK, BLUE = (255, 0, 0), (255, 0, 255), (0, 0, 0), (0, 0, 255)
 
@@ -86,6 +85,8 @@ def test_contents_are_checked_of_the_splits_in_use_only(copy: Path) -> None:
     (copy / "val" / "0016E5_00001.png").write_bytes(b"")
     check_data([copy], ["fit", "heldout"])
     assert faults_of(copy, "val") == {("val/0016E5_00001.png", Problem.UNREADABLE)}
+    with pytest.raises(FaultyDataError):
+        check_data([copy], ["fit"], everything=True)
 
 
 def test_a_split_that_faults_have_emptied_tells_the_faults(copy: Path) -> None:
@@ -158,25 +159,3 @@ def test_damage_anywhere_is_a_fault_or_goes_unseen_by_the_decoder(tmp_path: Path
         damaged.image.write_bytes(data[: rng.integers(1, len(data) + 1)])
         num_faults += len(check_frame(damaged))
     assert num_faults > 100
-
-
-def test_one_fault_is_one_line_and_several_are_grouped(tmp_path: Path) -> None:
-    a, b, c = (
-        Fault(tmp_path / "a.png", Problem.NO_MASK),
-        Fault(tmp_path / "b.png", Problem.NO_MASK),
-        Fault(tmp_path / "c.png", Problem.UNREADABLE, "truncated"),
-    )
-    assert str(FaultyDataError([c])) == f"{tmp_path}/c.png cannot be decoded (truncated); replace the file"
-    assert str(FaultyDataError([b, c, a])).splitlines() == [
-        "the data has 3 faults; nothing was started",
-        "  has no mask (2); add the mask, or remove the picture:",
-        f"    {tmp_path}/a.png",
-        f"    {tmp_path}/b.png",
-        "  cannot be decoded (1); replace the file:",
-        f"    {tmp_path}/c.png (truncated)",
-    ]
-
-
-def test_the_error_comes_whole_out_of_a_worker(tmp_path: Path) -> None:
-    error = FaultyDataError([Fault(tmp_path, Problem.EMPTY)])
-    assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301  # our own bytes

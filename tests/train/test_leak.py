@@ -65,3 +65,7 @@ def test_a_random_split_flatters_copying(tmp_path: Path) -> None:
 
 def test_a_small_set_shows_nothing(tmp_path: Path) -> None:
     assert measure_leak(find_frames(moving(tmp_path))[:19], network_random=None) is None
+
+
+def test_single_pictures_have_no_neighbours() -> None:
+    assert measure_leak([frame(f"picture{i}") for i in range(30)], network_random=None) is None

@@ -38,6 +38,7 @@ STYLE: dict[Any, Any] = {  # matplotlib types the keys as literals
     "ytick.labelcolor": INK,
     "legend.frameon": False,
     "svg.fonttype": "none",
+    "text.parse_math": False,
 }
 
 
@@ -92,7 +93,7 @@ def draw_image_ious(evaluation: Evaluation) -> str:
         )
         chart.axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         chart.axes.set(xlabel="road IoU of a picture", ylabel="pictures")
-        chart.axes.legend(loc="upper left")
+        chart.axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     return chart.svg
 
 

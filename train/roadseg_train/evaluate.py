@@ -73,7 +73,7 @@ class Evaluation(BaseModel):
     detail_by_drive: dict[str, Detail]
     calibration: Calibration | None  # None where one block is all there is
     robustness: Robustness | None  # None where it was switched off
-    leak: Leak | None  # None where the data is too small
+    leak: Leak | None  # None where the data has too few frames, or no neighbours
     images: list[FrameScore]
     # Labelled pixels of all pictures by their 8-bit probability: every pooled score follows from these.
     road_at_level: list[int]

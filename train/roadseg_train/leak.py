@@ -8,6 +8,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from roadseg_train.dataset import ROAD, Frame, UInt8Array, read_target
+from roadseg_train.errors import DataError
 from roadseg_train.metrics import confusion, histogram, iou, pool
 from roadseg_train.split import select
 
@@ -29,16 +30,23 @@ class Leak(BaseModel):
 
 
 def measure_leak(frames: Sequence[Frame], network_random: float | None) -> Leak | None:
-    """Measure it on labelled frames; None where the training and validation parts have fewer than 20.
+    """Measure it on labelled frames.
+
+    Returns:
+        None where the training part has fewer than 20 frames, or every drive is a single one that cannot be cut.
 
     Raises:
         DataError: a mask cannot be read.
     """
-    if sum(frame.part in ("train", "val") for frame in frames) < MIN_FRAMES:
+    if sum(frame.part == "train" for frame in frames) < MIN_FRAMES:
+        return None
+    try:
+        heldout = select(frames, "heldout")
+    except DataError:
         return None
     return Leak(
         copied_random=copy_iou(select(frames, "random-fit"), select(frames, "random-heldout")),
-        copied_blocks=copy_iou(select(frames, "fit"), select(frames, "heldout")),
+        copied_blocks=copy_iou(select(frames, "fit"), heldout),
         network_random=network_random,
     )
 
