@@ -42,7 +42,7 @@ def serve_until_stopped(*, model: str, host: str, port: int) -> None:
     for stop_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(stop_signal, lambda _number, _stack: stopped.set())
     # Ray starts in a thread, where it cannot put a SIGTERM handler of its own in place: that one would leave in the
-    # midst of the start, with Ray's agents running on. The thread lives to the end, because Ray's processes die with it.
+    # midst of the start, with Ray's agents running on. The thread lives to the end, as Ray's processes die with it.
     with ThreadPoolExecutor(max_workers=1) as ray_thread:
         try:
             ray_thread.submit(

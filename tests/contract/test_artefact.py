@@ -18,13 +18,14 @@ from roadseg_train import artefact as writer
 from roadseg_train import geometry, metrics
 from roadseg_train.config import TrainConfig, tiny
 from roadseg_train.errors import ArtefactError
-from roadseg_train.evaluate import Evaluation
+from roadseg_train.evaluate import Detail, Evaluation
 from roadseg_train.metrics import Scores
 from roadseg_train.model import RoadProgram, UNet
 from roadseg_train.storage import at
 
 SCHEMA: dict[str, Any] = json.loads((Path(__file__).parents[2] / "docs" / "artefact.schema.json").read_text())
 SCORES = Scores(road_iou=0.9, mean_image_iou=0.88, f1=0.95, max_f=0.96)
+DETAIL = Detail(num_images=1, kitti=None, intervals=None)
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +42,11 @@ def program(config: TrainConfig) -> RoadProgram:
 def evaluation_of(config: TrainConfig, /, **changes: object) -> Evaluation:
     return Evaluation(
         created=datetime.now(UTC),
+        run="runs/first",
         config=config,
         step=config.num_steps,
         fitted_on="fit",
+        data=["CamVid"],
         dataset="CamVid",
         split="heldout",
         seen_in_training=False,
@@ -51,7 +54,14 @@ def evaluation_of(config: TrainConfig, /, **changes: object) -> Evaluation:
         num_images=1,
         overall=SCORES,
         by_drive={"0001TP": SCORES},
+        overall_detail=DETAIL,
+        detail_by_drive={"0001TP": DETAIL},
+        calibration=None,
+        robustness=None,
+        leak=None,
         images=[],
+        road_at_level=[],
+        not_road_at_level=[],
     ).model_copy(update=changes)
 
 
@@ -158,6 +168,7 @@ def test_an_attempt_that_was_cut_short_is_no_version(tmp_path: Path, program: Ro
     ("changes", "message"),
     [
         ({"seen_in_training": True}, "was fitted on"),
+        ({"split": "random-heldout"}, "what a leak pretends"),
         ({"step": 1}, "another configuration or step"),
         ({"config": tiny()}, "another configuration or step"),
     ],

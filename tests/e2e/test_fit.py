@@ -100,11 +100,18 @@ def test_a_fault_in_a_worker_is_told_in_one_line(tmp_path: Path, stripes: Path) 
     data = tmp_path / "data"
     shutil.copytree(stripes, data)
     broken = data / "train" / "0001TP_00003.png"
-    broken.write_bytes(broken.read_bytes()[:1000])
     command = fit_command(data, tmp_path / "run", steps=3, workers=1)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    assert done.returncode == 1
-    assert f"\nerror: {broken} cannot be read as a picture" in done.stderr
+    fit = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (tmp_path / "run" / "run.json").exists():
+        assert fit.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    # The check has passed and Ray is yet to start: now the file is damaged, and it is a worker that finds out.
+    broken.write_bytes(broken.read_bytes()[:1000])
+    _, stderr = fit.communicate(timeout=TIMEOUT_S)
+    assert fit.returncode == 1
+    assert f"\nerror: {broken} cannot be decoded" in stderr
 
 
 def test_an_outage_of_s3_and_a_checkpoint_cut_short_lose_nothing(

@@ -1,13 +1,20 @@
 """Datasets drawn by code: a grey road that narrows to the horizon, under a sky, between meadows; and places."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from roadseg_train.config import TrainConfig
+from roadseg_train.dataset import Frame, find_frames
+from roadseg_train.evaluate import Evaluation, evaluate_frames
+from roadseg_train.leak import Leak
+from roadseg_train.model import RoadProgram, UNet
+from roadseg_train.split import select
 from roadseg_train.storage import Place, at
 from tests.seaweed import BUCKET
 
@@ -83,3 +90,46 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
         return at(tmp_path / "place")
     request.getfixturevalue("seaweed")
     return at(f"s3://{BUCKET}/{tmp_path.name}/place")
+
+
+@pytest.fixture
+def program(config: TrainConfig) -> RoadProgram:
+    torch.manual_seed(0)
+    return RoadProgram(UNet(config.widths)).eval()
+
+
+@pytest.fixture
+def frames(camvid: Path) -> list[Frame]:
+    """The four held-out frames."""
+    return select(find_frames(camvid), "heldout")
+
+
+@pytest.fixture
+def evaluate(camvid: Path, config: TrainConfig, program: RoadProgram) -> Callable[..., Evaluation]:
+    """Evaluate the program on a split, told that it was fitted on another."""
+
+    def run(
+        *,
+        split: str = "heldout",
+        fitted_on: str = "fit",
+        frames: list[Frame] | None = None,
+        num_robustness_frames: int = 0,
+        leak: Leak | None = None,
+    ) -> Evaluation:
+        found = find_frames(camvid)
+        return evaluate_frames(
+            program,
+            frames or select(found, split),
+            run="runs/first",
+            config=config,
+            step=6,
+            fitted_on=fitted_on,
+            fitted={frame.identity for frame in select(found, fitted_on)},
+            data=["data/CamVid"],
+            split=split,
+            threshold=0.5,
+            num_robustness_frames=num_robustness_frames,
+            leak=leak,
+        )
+
+    return run

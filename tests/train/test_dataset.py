@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from roadseg_train.dataset import NOT_ROAD, ROAD, VOID, Frame, find_frames, read_classes, read_frame, read_target
-from roadseg_train.errors import DataError
+from roadseg_train.errors import FaultyDataError
 
 
 def save(path: Path, array: object) -> Path:
@@ -44,7 +44,7 @@ def test_camvid_pictures_may_be_jpegs_beside_png_masks(tmp_path: Path) -> None:
 def test_a_picture_without_mask_is_named(tmp_path: Path) -> None:
     save(tmp_path / "train" / "0001TP_1.png", np.zeros((4, 6, 3)))
     (tmp_path / "trainannot").mkdir()
-    with pytest.raises(DataError, match=r"0001TP_1\.png has no mask"):
+    with pytest.raises(FaultyDataError, match=r"0001TP_1\.png has no mask"):
         find_frames(tmp_path)
 
 
@@ -67,20 +67,20 @@ def test_kitti_colours_become_targets(tmp_path: Path) -> None:
 
 
 def test_another_folder_is_refused_with_both_forms_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"trainannot/.*gt_image_2/"):
+    with pytest.raises(FaultyDataError, match=r"trainannot/.*gt_image_2/"):
         find_frames(tmp_path)
 
 
 @pytest.mark.parametrize("form", ["camvid", "kitti"])
 def test_a_mask_of_another_form_is_refused(tmp_path: Path, form: str) -> None:
     mask = save(tmp_path / "m.png", [[200, 3]])  # CamVid has no label 200, KITTI no grey mask
-    with pytest.raises(DataError, match=r"m\.png is no"):
+    with pytest.raises(FaultyDataError, match=r"m\.png is no"):
         read_target(frame(mask, mask, form))
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     image, mask = save(tmp_path / "i.png", np.zeros((4, 6, 3))), save(tmp_path / "m.png", np.zeros((4, 5)))
-    with pytest.raises(DataError, match=r"i\.png is 6x4 .* 5x4"):
+    with pytest.raises(FaultyDataError, match=r"i\.png is not of its mask's size \(6x4, and .*m\.png 5x4\)"):
         read_frame(frame(image, mask, "camvid"))
 
 
@@ -89,7 +89,7 @@ def test_a_truncated_picture_is_named(tmp_path: Path) -> None:
     image = save(tmp_path / "i.png", noise)
     image.write_bytes(image.read_bytes()[:-2000])
     mask = save(tmp_path / "m.png", np.zeros((40, 60)))
-    with pytest.raises(DataError, match=r"i\.png cannot be read"):
+    with pytest.raises(FaultyDataError, match=r"i\.png cannot be decoded"):
         read_frame(frame(image, mask, "camvid"))
 
 

@@ -1,93 +1,108 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from roadseg_train.config import TrainConfig
-from roadseg_train.dataset import NOT_ROAD, ROAD, VOID, Frame, find_frames
+from roadseg_train.dataset import Frame, find_frames
 from roadseg_train.errors import RunError
-from roadseg_train.evaluate import (
-    FALSE,
-    FOUND,
-    MISSED,
-    Evaluation,
-    choose_cases,
-    draw_cases,
-    evaluate_frames,
-    read_evaluation,
-    show_errors,
-)
-from roadseg_train.model import RoadProgram, UNet
+from roadseg_train.evaluate import Evaluation, read_evaluation, read_leaky_iou
+from roadseg_train.metrics import Histogram, confusion, iou
+from roadseg_train.model import RoadProgram
 from roadseg_train.split import select
 from roadseg_train.storage import at
 
-
-def evaluated(camvid: Path, config: TrainConfig, fit_split: str) -> tuple[RoadProgram, list[Frame], Evaluation]:
-    frames = find_frames(camvid)
-    heldout, program = select(frames, "heldout"), RoadProgram(UNet(config.widths)).eval()
-    evaluation = evaluate_frames(
-        program,
-        heldout,
-        config=config,
-        step=6,
-        fitted_on=fit_split,
-        fit_frames=select(frames, fit_split),
-        split="heldout",
-        threshold=0.5,
-    )
-    return program, heldout, evaluation
+Evaluate = Callable[..., Evaluation]
 
 
-def test_scores_by_drive_and_overlap_with_training(camvid: Path, config: TrainConfig) -> None:
-    _, _, honest = evaluated(camvid, config, "fit")
+def test_scores_by_drive_and_overlap_with_training(evaluate: Evaluate) -> None:
+    honest = evaluate(fitted_on="fit")
     assert (honest.num_images, set(honest.by_drive), honest.dataset) == (4, {"0001TP", "0006R0"}, "CamVid")
     assert not honest.seen_in_training
     # each drive has two pictures: the mean over all is the mean of the two drives' means
     means = [scores.mean_image_iou for scores in honest.by_drive.values()]
     assert honest.overall.mean_image_iou == pytest.approx(sum(means) / 2)
-    _, _, leaked = evaluated(camvid, config, "train")
-    assert leaked.seen_in_training
+    assert evaluate(fitted_on="train").seen_in_training
 
 
-def test_it_is_read_back_as_written(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
-    _, _, evaluation = evaluated(camvid, config, "fit")
+def test_overlap_is_told_by_what_a_frame_is_and_not_by_where_it_lies(
+    tmp_path: Path, camvid: Path, evaluate: Evaluate
+) -> None:
+    (tmp_path / "elsewhere").symlink_to(camvid)
+    moved = select(find_frames(tmp_path / "elsewhere"), "heldout")
+    assert evaluate(fitted_on="train", frames=moved).seen_in_training
+    assert not evaluate(fitted_on="fit", frames=moved).seen_in_training
+
+
+def test_the_counts_carry_the_pooled_score(evaluate: Evaluate) -> None:
+    evaluation = evaluate()
+    counts = confusion(Histogram(np.array(evaluation.road_at_level), np.array(evaluation.not_road_at_level)))
+    assert iou(counts)[128] == evaluation.overall.road_iou
+    assert evaluation.overall_detail.kitti is not None
+    assert evaluation.overall_detail.kitti.max_f == evaluation.overall.max_f
+
+
+def test_details_of_all_and_of_each_drive(evaluate: Evaluate) -> None:
+    evaluation = evaluate(split="train", fitted_on="val")
+    assert evaluation.overall_detail.num_images == 20
+    assert {drive: detail.num_images for drive, detail in evaluation.detail_by_drive.items()} == {
+        "0001TP": 10,
+        "0006R0": 10,
+    }
+    assert evaluation.overall_detail.intervals is None  # two blocks are too few
+    assert evaluation.calibration is not None  # and enough for one to fit on and one to show
+    assert (evaluation.calibration.num_frames_fitted, evaluation.calibration.num_frames_shown) == (10, 10)
+
+
+def test_one_picture_is_enough(evaluate: Evaluate, frames: list[Frame]) -> None:
+    evaluation = evaluate(frames=frames[:1])
+    assert evaluation.num_images == 1
+    assert evaluation.calibration is None
+    assert evaluation.overall.mean_image_iou == evaluation.overall.road_iou
+
+
+def test_robustness_is_measured_on_as_many_frames_as_asked_for(evaluate: Evaluate) -> None:
+    assert evaluate().robustness is None
+    robustness = evaluate(num_robustness_frames=1).robustness
+    assert robustness is not None
+    assert robustness.num_frames == 1
+
+
+def test_it_is_read_back_as_written(tmp_path: Path, evaluate: Evaluate) -> None:
+    evaluation = evaluate(num_robustness_frames=1)
     path = tmp_path / "metrics.json"
     path.write_text(evaluation.model_dump_json())
     assert read_evaluation(at(path)) == evaluation
     with pytest.raises(RunError, match="make it with roadseg-train evaluate"):
         read_evaluation(at(tmp_path / "other.json"))
+    path.write_text("{}")
+    with pytest.raises(RunError, match="evaluate again"):
+        read_evaluation(at(path))
 
 
-def test_best_median_and_worst_are_shown_once_each(camvid: Path, config: TrainConfig) -> None:
-    _, _, evaluation = evaluated(camvid, config, "fit")
-    ious = [0.5, 0.9, 0.1, 0.7, 0.3, 0.8, 0.6]
-    images = [evaluation.images[0].model_copy(update={"road_iou": value}) for value in ious]
-    seven = evaluation.model_copy(update={"images": images, "num_images": 7})
-    assert [(label, ious[i]) for label, i in choose_cases(seven)] == [
-        ("best", 0.9),
-        ("best", 0.8),
-        ("median", 0.7),
-        ("median", 0.6),
-        ("worst", 0.3),
-        ("worst", 0.1),
-    ]
-    two = evaluation.model_copy(update={"images": images[:2], "num_images": 2})
-    assert [i for _, i in choose_cases(two)] == [1, 0]
+def test_a_leaky_run_is_compared_with_the_same_recipe_only(
+    tmp_path: Path, evaluate: Evaluate, config: TrainConfig
+) -> None:
+    path = tmp_path / "metrics.json"
+    leaky = evaluate(split="random-heldout", fitted_on="random-fit")
+    path.write_text(leaky.model_dump_json())
+    other_seed = config.model_copy(update={"seed": 7})
+    assert read_leaky_iou(at(path), config=other_seed, split="heldout") == leaky.overall.road_iou
+    with pytest.raises(RunError, match="not of the same recipe"):
+        read_leaky_iou(at(path), config=config.model_copy(update={"num_steps": 7}), split="heldout")
+    with pytest.raises(RunError, match="evaluate this on 'heldout'"):
+        read_leaky_iou(at(path), config=config, split="val")
+    path.write_text(evaluate().model_dump_json())
+    with pytest.raises(RunError, match="fitted on 'random-fit'"):
+        read_leaky_iou(at(path), config=config, split="heldout")
 
 
-def test_error_colours_by_hand() -> None:
-    image_HWC = np.full((1, 5, 3), 100, dtype=np.uint8)
-    target_HW = np.array([[ROAD, ROAD, NOT_ROAD, NOT_ROAD, VOID]], dtype=np.uint8)
-    prob_HW = np.array([[200, 100, 200, 100, 200]], dtype=np.uint8)
-    shown = show_errors(image_HWC, target_HW, prob_HW, threshold=0.5)
-    dim = np.array([50, 50, 50])
-    half = [dim + np.array(c) // 2 for c in (FOUND, MISSED, FALSE)]
-    np.testing.assert_array_equal(shown[0], [half[0], half[1], half[2], dim, dim])
-
-
-def test_the_picture_of_cases_is_drawn(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
-    program, frames, evaluation = evaluated(camvid, config, "fit")
-    draw_cases(program, frames, evaluation, tmp_path / "cases.png")
-    with Image.open(tmp_path / "cases.png") as drawn:
-        assert drawn.width > drawn.height > 400  # four rows of four pictures
+def test_the_program_decides_the_score(evaluate: Evaluate, program: RoadProgram) -> None:
+    # With all its weights at zero the head's bias alone decides: everything is road.
+    program.network.head.weight.data.zero_()
+    assert program.network.head.bias is not None
+    program.network.head.bias.data.fill_(9.0)
+    evaluation = evaluate()
+    road, labelled = sum(evaluation.road_at_level), sum(evaluation.road_at_level) + sum(evaluation.not_road_at_level)
+    assert evaluation.overall.road_iou == pytest.approx(road / labelled)

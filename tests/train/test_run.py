@@ -13,7 +13,7 @@ from roadseg_train.storage import Place, at
 
 @pytest.fixture
 def record(config: TrainConfig, camvid: Path) -> RunRecord:
-    return RunRecord(config=config, data=[str(camvid)], split="fit")
+    return RunRecord.of(config=config, data=[str(camvid)], split="fit")
 
 
 def test_a_run_is_continued_with_the_same_settings(place: Place, record: RunRecord) -> None:
@@ -27,6 +27,18 @@ def test_other_settings_are_named(place: Place, record: RunRecord) -> None:
     other = record.model_copy(update={"config": record.config.model_copy(update={"num_steps": 99})})
     with pytest.raises(RunError, match=r"num_steps: 6 then, 99 now"):
         open_run(place / "a", other)
+
+
+def test_other_frames_are_other_settings(place: Place, record: RunRecord) -> None:
+    open_run(place / "a", record)
+    fewer = record.model_copy(update={"fit_frames": record.fit_frames[:-1]})
+    with pytest.raises(RunError, match=r"frames: 16 \(digest .*\) then, 15 \(digest .*\) now"):
+        open_run(place / "a", fewer)
+
+
+def test_the_frames_that_are_fitted_on_are_kept(record: RunRecord) -> None:
+    assert len(record.fit_frames) == 16
+    assert record.fit_frames[0] == "CamVid/train/0001TP_00000"
 
 
 def test_a_folder_of_something_else_is_left_alone(place: Place, record: RunRecord) -> None:

@@ -65,3 +65,14 @@ def test_a_drive_may_be_left_out() -> None:
 def test_an_unknown_or_empty_split_is_refused(split: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         select(drive("a", 3), split)
+
+
+def test_the_random_split_leaks_on_purpose() -> None:
+    frames = drive("a", 80) + drive("b", 20, "val") + drive("c", 50, "test")
+    fit, heldout = select(frames, "random-fit"), select(frames, "random-heldout")
+    assert (len(fit), len(heldout)) == (80, 20)
+    assert sorted(numbers([f for f in fit + heldout if f.drive == "a"])) == list(range(80))
+    assert not [f for f in fit + heldout if f.part == "test"]
+    assert select(frames, "random-heldout") == heldout
+    # neighbours of held-out frames are fitted on
+    assert any(n + 1 in numbers(fit) or n - 1 in numbers(fit) for n in numbers(heldout))

@@ -129,6 +129,10 @@ def _measured_on(evaluation: Evaluation, config: TrainConfig, step: int, fitted_
             f"the evaluation's split {evaluation.split!r} was fitted on, so its scores say nothing; "
             "evaluate on a split that was held out"
         )
+    if evaluation.split == "random-heldout":
+        raise ArtefactError(
+            "the evaluation's split 'random-heldout' is there to show what a leak pretends; evaluate on 'heldout'"
+        )
     if (evaluation.config, evaluation.step) != (config, step):
         raise ArtefactError("the evaluation is of another configuration or step; evaluate the same recipe to its end")
     return "these weights" if evaluation.fitted_on == fitted_on else "same recipe, split held out"

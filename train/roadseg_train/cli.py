@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +12,7 @@ from rich.table import Table
 
 from roadseg_train.config import DEFAULT_THRESHOLD, PRESETS, override
 from roadseg_train.errors import RoadsegTrainError
-from roadseg_train.split import SPLITS
+from roadseg_train.split import SPLITS, other_side
 
 if TYPE_CHECKING:
     from roadseg_train.evaluate import Evaluation
@@ -48,13 +50,15 @@ def fit(
     from roadseg_train.storage import reach  # noqa: PLC0415  # libraries take seconds to import
 
     place, uris = reach(run), [reach(folder).uri for folder in data]
-    from roadseg_train.run import RunRecord, open_run  # noqa: PLC0415
+    from roadseg_train.check import check_data  # noqa: PLC0415
+    from roadseg_train.run import RunRecord, fetch, open_run  # noqa: PLC0415
     from roadseg_train.workers import train_here, train_on_ray  # noqa: PLC0415
 
     flags = [f"seed={seed}", *([f"num_steps={steps}"] if steps else [])]
     config = override(PRESETS[preset](), [*(settings or []), *flags])
-    record = RunRecord(config=config, data=uris, split=split)
-    num_fit, num_heldout = len(record.frames(split)), len(record.heldout_frames())
+    say_left_out(check_data(fetch(uris), [side for side in (split, other_side(split)) if side]))
+    record = RunRecord.of(config=config, data=uris, split=split)
+    num_fit, num_heldout = len(record.fit_frames), len(record.heldout_frames())
     open_run(place, record)
     typer.echo(f"{run}: {preset} on {num_fit} frames of split {split!r}, scored on {num_heldout} held-out ones")
     if workers == 0:
@@ -73,36 +77,78 @@ def evaluate(
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Probability from which a pixel is road.")
     ] = DEFAULT_THRESHOLD,
+    robustness_frames: Annotated[
+        int, typer.Option(min=0, help="Pictures, spread over the split, to score in fog, rain, dark, ...; 0 for none.")
+    ] = 16,
+    leaky: Annotated[
+        str | None,
+        typer.Option(
+            help="metrics.json of the same recipe fitted on random-fit and evaluated on random-heldout: "
+            "its figure is shown beside this one, as what a leaky split claims."
+        ),
+    ] = None,
+    kitti_submission: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the probabilities of testing/image_2, named for the KITTI Road server. They are in "
+            "perspective; the server wants bird's-eye views, which the devkit's transform2BEV.py makes of them."
+        ),
+    ] = None,
 ) -> None:
-    """Score the newest checkpoint of a run on a split; write metrics.json and cases.png into the run."""
-    from roadseg_train.storage import reach  # noqa: PLC0415  # libraries take seconds to import
+    """Score the newest checkpoint of a run on a split; write report.html and metrics.json into the run."""
+    from roadseg_train.storage import at, reach, temporary_folder  # noqa: PLC0415  # libraries take seconds to import
 
     place, uris = reach(run), [reach(folder).uri for folder in data or []]
-    from roadseg_train.evaluate import draw_cases, evaluate_frames  # noqa: PLC0415
-    from roadseg_train.run import load_program, read_run  # noqa: PLC0415
+    from roadseg_train.cases import show_cases  # noqa: PLC0415
+    from roadseg_train.check import check_data, check_pictures  # noqa: PLC0415
+    from roadseg_train.evaluate import evaluate_frames, read_leaky_iou  # noqa: PLC0415
+    from roadseg_train.leak import measure_leak  # noqa: PLC0415
+    from roadseg_train.report import render_report  # noqa: PLC0415
+    from roadseg_train.run import fetch, load_program, read_run  # noqa: PLC0415
+    from roadseg_train.submission import find_test_pictures, write_submission  # noqa: PLC0415
 
     record = read_run(place)
     program, step = load_program(place, record.config)
-    fit_frames = record.frames(record.split)
     if uris:
         record = record.model_copy(update={"data": uris})
+    network_random = read_leaky_iou(at(leaky), config=record.config, split=split) if leaky else None
+    roots = fetch(record.data)
+    say_left_out(check_data(roots, [split], everything=True))  # the leak is measured on all
+    pictures = find_test_pictures(roots) if kitti_submission else None
+    if pictures:
+        check_pictures(list(pictures.by_name.values()))
     frames = record.frames(split)
     evaluation = evaluate_frames(
         program,
         frames,
+        run=str(run),
         config=record.config,
         step=step,
         fitted_on=record.split,
-        fit_frames=fit_frames,
+        fitted=set(record.fit_frames),
+        data=record.data,
         split=split,
         threshold=threshold,
+        num_robustness_frames=robustness_frames,
+        leak=measure_leak(record.all_frames(), network_random),
     )
-    folder = place / "evaluation" / f"{evaluation.dataset.replace(' ', '-').lower()}-{split}"
-    (folder / "metrics.json").write_text(evaluation.model_dump_json(indent=2) + "\n")
-    with (folder / "cases.png").writing() as path:
-        draw_cases(program, frames, evaluation, path)
+    if pictures and kitti_submission:
+        write_submission(program, pictures, kitti_submission, config=record.config)
+        for warning in pictures.warnings:
+            typer.echo(f"warning: {warning}", err=True)
+    name = f"{evaluation.dataset.replace(' ', '-').lower()}-{split.replace(':', '-')}"
+    with temporary_folder() as folder:
+        (folder / "metrics.json").write_text(evaluation.model_dump_json(indent=2) + "\n")
+        report = render_report(evaluation, show_cases(program, frames, evaluation), pictures)
+        (folder / "report.html").write_text(report)
+        (place / "evaluation").upload(folder, name)
     print_scores(evaluation)
-    typer.echo(f"wrote {folder / 'metrics.json'} and {folder / 'cases.png'}")
+    typer.echo(f"wrote {place / 'evaluation' / name / 'report.html'} and metrics.json beside it")
+    if pictures:
+        typer.echo(
+            f"wrote {len(pictures.by_name)} files for KITTI's devkit, which makes them bird's-eye views, "
+            f"to {kitti_submission}"
+        )
 
 
 @app.command()
@@ -134,6 +180,12 @@ def publish(
         evaluation=read_evaluation(metrics),
     )
     typer.echo(f"published {published}; next: roadseg-serve run --model {published}")
+
+
+def say_left_out(pictures: Sequence[Path]) -> None:
+    """Say how many pictures of a KITTI folder have no road mask."""
+    if pictures:
+        typer.echo(f"note: {len(pictures)} pictures have a lane mask but no road mask and are left out", err=True)
 
 
 def print_scores(evaluation: "Evaluation") -> None:

@@ -1,27 +1,34 @@
-"""Evaluation of a run on a named split: scores by drive and the pictures behind them."""
+"""Evaluation of a run on a named split: what metrics.json holds, and how it is measured."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
-import matplotlib as mpl
-import numpy as np
-from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
+from roadseg_train.blocks import Intervals, bootstrap, cut_blocks
+from roadseg_train.calibration import Calibration, Pixels, calibrate, sample_pixels
 from roadseg_train.config import TrainConfig
-from roadseg_train.dataset import NOT_ROAD, ROAD, Frame, UInt8Array, read_frame
+from roadseg_train.dataset import Frame, read_frame
 from roadseg_train.errors import RunError
 from roadseg_train.geometry import SizeRule
-from roadseg_train.metrics import Scores, confusion, iou, score, threshold_level
+from roadseg_train.leak import Leak
+from roadseg_train.metrics import (
+    Histogram,
+    KittiScores,
+    Scores,
+    confusion,
+    histogram,
+    iou,
+    kitti_scores,
+    pool,
+    score,
+    threshold_level,
+)
 from roadseg_train.model import RoadProgram
-from roadseg_train.predict import ScoredFrame, predict, predict_frames
+from roadseg_train.predict import predict_input, to_frame
+from roadseg_train.robustness import Robustness, measure_robustness, spread
 from roadseg_train.storage import Place
-
-NUM_OF_EACH = 2  # best, median and worst pictures shown
-# What the error picture shows over the dimmed frame, RGB: found road, false road, missed road.
-FOUND, FALSE, MISSED = (60, 200, 90), (230, 60, 50), (60, 110, 240)
 
 
 class FrameScore(BaseModel):
@@ -34,15 +41,27 @@ class FrameScore(BaseModel):
     road_iou: float
 
 
+class Detail(BaseModel):
+    """More about a set of pictures than `Scores` says; what cannot be had is None."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_images: int
+    kitti: KittiScores | None  # None where no road is there to be found
+    intervals: Intervals | None  # None where there are too few blocks
+
+
 class Evaluation(BaseModel):
     """metrics.json: what was measured, on what, by which weights."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     created: datetime
+    run: str
     config: TrainConfig
     step: int
     fitted_on: str
+    data: list[str]
     dataset: str
     split: str
     seen_in_training: bool
@@ -50,52 +69,96 @@ class Evaluation(BaseModel):
     num_images: int
     overall: Scores
     by_drive: dict[str, Scores]
+    overall_detail: Detail
+    detail_by_drive: dict[str, Detail]
+    calibration: Calibration | None  # None where one block is all there is
+    robustness: Robustness | None  # None where it was switched off
+    leak: Leak | None  # None where the data has too few frames, or no neighbours
     images: list[FrameScore]
+    # Labelled pixels of all pictures by their 8-bit probability: every pooled score follows from these.
+    road_at_level: list[int]
+    not_road_at_level: list[int]
 
 
 def evaluate_frames(
     program: RoadProgram,
     frames: Sequence[Frame],
     *,
+    run: str,
     config: TrainConfig,
     step: int,
     fitted_on: str,
-    fit_frames: Sequence[Frame],
+    fitted: Collection[str],
+    data: Sequence[str],
     split: str,
     threshold: float,
+    num_robustness_frames: int,
+    leak: Leak | None,
 ) -> Evaluation:
     """Predict and score every frame at its own size.
 
     Args:
         program: in eval mode.
         frames: what to score, at least one.
+        run: where the weights came from, to be told.
         config: the configuration that made the program.
         step: the step it was saved at.
         fitted_on: name of the split it was fitted on.
-        fit_frames: the frames of that split; an overlap with `frames` is recorded.
+        fitted: identities of the frames of that split; an overlap with `frames` is recorded.
+        data: where the frames lie, to be told.
         split: name of the split that `frames` are.
         threshold: probability from which a pixel is called road, in [0, 1].
+        num_robustness_frames: how many frames, spread over all, are scored under corruptions; 0 for none.
+        leak: what a random split of the data pretends.
 
     Raises:
         DataError: a frame cannot be read.
     """
-    predicted = predict_frames(program, frames, config)
-    scored = list(tqdm(predicted, total=len(frames), unit="image", desc=split, dynamic_ncols=True))
-    drives = sorted({frame.drive for frame in frames})
-    fitted = {frame.image for frame in fit_frames}
+    rule = SizeRule.of(config)
+    counts: list[Histogram] = []
+    pixels: list[tuple[Pixels, Pixels]] = []
+    for seed, frame in enumerate(tqdm(frames, unit="image", desc=split, dynamic_ncols=True)):
+        image_HWC, target_HW = read_frame(frame)
+        prob_HW = predict_input(program, image_HWC, rule)
+        counts.append(histogram(to_frame(prob_HW, rule, *target_HW.shape), target_HW))
+        pixels.append(sample_pixels(prob_HW, target_HW, rule, seed))
+
+    blocks = cut_blocks(frames)
+    drives = {
+        drive: [i for i, f in enumerate(frames) if f.drive == drive] for drive in sorted({f.drive for f in frames})
+    }
+    robust = [frames[i] for i in spread(len(frames), num_robustness_frames)]
+    pooled = pool(counts)
     return Evaluation(
         created=datetime.now(UTC),
+        run=run,
         config=config,
         step=step,
         fitted_on=fitted_on,
+        data=list(data),
         dataset=" + ".join(sorted({frame.dataset for frame in frames})),
         split=split,
-        seen_in_training=any(frame.image in fitted for frame in frames),
+        seen_in_training=any(frame.identity in fitted for frame in frames),
         threshold=threshold,
         num_images=len(frames),
-        overall=_score(scored, threshold),
-        by_drive={drive: _score([s for s in scored if s.frame.drive == drive], threshold) for drive in drives},
-        images=[_frame_score(s, threshold) for s in scored],
+        overall=score(counts, threshold),
+        by_drive={drive: score([counts[i] for i in chosen], threshold) for drive, chosen in drives.items()},
+        overall_detail=_detail(counts, blocks, threshold),
+        detail_by_drive={
+            drive: _detail(counts, [b for b in blocks if frames[b[0]].drive == drive], threshold) for drive in drives
+        },
+        calibration=calibrate(
+            fitted=[pixels[i] for block in blocks[::2] for i in block],
+            shown=[pixels[i] for block in blocks[1::2] for i in block],
+        ),
+        robustness=measure_robustness(program, robust, config=config, threshold=threshold) if robust else None,
+        leak=leak,
+        images=[
+            FrameScore(name=frame.name, drive=frame.drive, road_iou=_own_iou(own, threshold))
+            for frame, own in zip(frames, counts, strict=True)
+        ],
+        road_at_level=pooled.road.tolist(),
+        not_road_at_level=pooled.not_road.tolist(),
     )
 
 
@@ -113,71 +176,38 @@ def read_evaluation(path: Place) -> Evaluation:
         raise RunError(f"{path} is no metrics.json of this version ({error}); evaluate again") from error
 
 
-def choose_cases(evaluation: Evaluation) -> list[tuple[str, int]]:
-    """Which pictures to show: (best | median | worst, index into `evaluation.images`), without repeats."""
-    order = sorted(range(evaluation.num_images), key=lambda i: evaluation.images[i].road_iou, reverse=True)
-    middle = max(0, len(order) // 2 - NUM_OF_EACH // 2)
-    groups = {
-        "best": order[:NUM_OF_EACH],
-        "median": order[middle : middle + NUM_OF_EACH],
-        "worst": order[-NUM_OF_EACH:],
-    }
-    cases: dict[int, str] = {}
-    for label, indices in groups.items():
-        for index in indices:
-            cases.setdefault(index, label)
-    return [(label, index) for index, label in cases.items()]
+def read_leaky_iou(path: Place, *, config: TrainConfig, split: str) -> float:
+    """The road IoU that a second run of the same recipe claims on its random split.
+
+    Args:
+        path: that run's metrics.json.
+        config: the recipe to compare with; the seeds may differ.
+        split: the split that is evaluated beside it.
+
+    Raises:
+        RunError: the two cannot be compared.
+    """
+    leaky = read_evaluation(path)
+    if (leaky.fitted_on, leaky.split) != ("random-fit", "random-heldout"):
+        raise RunError(
+            f"{path} is of split {leaky.split!r} by a run fitted on {leaky.fitted_on!r}; "
+            "give one fitted on 'random-fit' and evaluated on 'random-heldout'"
+        )
+    if leaky.config.model_copy(update={"seed": config.seed}) != config or split != "heldout":
+        raise RunError(
+            f"{path} is not of the same recipe; fit both with the same options and evaluate this on 'heldout'"
+        )
+    return leaky.overall.road_iou
 
 
-def draw_cases(program: RoadProgram, frames: Sequence[Frame], evaluation: Evaluation, path: Path) -> None:
-    """Draw the best, median and worst pictures: image, truth, probability and errors side by side."""
-    rule = SizeRule.of(evaluation.config)
-    cases = choose_cases(evaluation)
-    with mpl.rc_context({"font.size": 8, "savefig.dpi": 110}):
-        figure = Figure(figsize=(14, 2.7 * len(cases)), layout="constrained")
-        grid = figure.subplots(len(cases), 4, squeeze=False)
-        for axes, (label, index) in zip(grid, cases, strict=True):
-            image_HWC, target_HW = read_frame(frames[index])
-            prob_HW = predict(program, image_HWC, rule)
-            found = evaluation.images[index]
-            axes[0].imshow(image_HWC)
-            axes[0].set_title(f"{label}: {found.name}, IoU {found.road_iou:.3f}")
-            axes[1].imshow(show_truth(image_HWC, target_HW))
-            axes[1].set_title("truth (void black)")
-            axes[2].imshow(prob_HW, cmap="viridis", vmin=0, vmax=255)
-            axes[2].set_title("road probability, 0 to 1")
-            axes[3].imshow(show_errors(image_HWC, target_HW, prob_HW, evaluation.threshold))
-            axes[3].set_title("found green, false red, missed blue")
-            for axis in axes:
-                axis.set_axis_off()
-        figure.savefig(path)
+def _detail(counts: Sequence[Histogram], blocks: Sequence[Sequence[int]], threshold: float) -> Detail:
+    pooled = [pool([counts[i] for i in block]) for block in blocks]
+    return Detail(
+        num_images=sum(len(block) for block in blocks),
+        kitti=kitti_scores(confusion(pool(pooled))),
+        intervals=bootstrap(pooled, threshold),
+    )
 
 
-def show_truth(image_HWC: UInt8Array, target_HW: UInt8Array) -> UInt8Array:
-    """The dimmed frame with its road in green and its void in black, RGB uint8."""
-    shown_HWC = image_HWC // 2
-    shown_HWC[target_HW == ROAD] += np.array(FOUND, dtype=np.uint8) // 2
-    shown_HWC[(target_HW != ROAD) & (target_HW != NOT_ROAD)] = 0
-    return shown_HWC
-
-
-def show_errors(image_HWC: UInt8Array, target_HW: UInt8Array, prob_HW: UInt8Array, threshold: float) -> UInt8Array:
-    """The dimmed frame with found road in green, false road in red and missed road in blue, RGB uint8."""
-    shown_HWC = image_HWC // 2
-    claimed = prob_HW >= threshold_level(threshold)
-    for colour, where in (
-        (FOUND, claimed & (target_HW == ROAD)),
-        (FALSE, claimed & (target_HW == NOT_ROAD)),
-        (MISSED, ~claimed & (target_HW == ROAD)),
-    ):
-        shown_HWC[where] += np.array(colour, dtype=np.uint8) // 2
-    return shown_HWC
-
-
-def _score(scored: Sequence[ScoredFrame], threshold: float) -> Scores:
-    return score([s.counts for s in scored], threshold)
-
-
-def _frame_score(scored: ScoredFrame, threshold: float) -> FrameScore:
-    own_iou = iou(confusion(scored.counts))[threshold_level(threshold)]
-    return FrameScore(name=scored.frame.name, drive=scored.frame.drive, road_iou=float(own_iou))
+def _own_iou(counts: Histogram, threshold: float) -> float:
+    return float(iou(confusion(counts))[threshold_level(threshold)])

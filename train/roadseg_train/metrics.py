@@ -16,7 +16,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Histogram:
-    """Number of labelled pixels at each probability level 0..255, int64 (256,): where the truth is road, and is not."""
+    """Number of labelled pixels at each probability level 0..255, int64 (..., 256): truth is road, and is not."""
 
     road: IntArray
     not_road: IntArray
@@ -27,11 +27,12 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Pixel counts at every threshold level 0..255, int64 (256,); a pixel is called road where prob >= level."""
+    """Pixel counts at every threshold level 0..255, int64 (..., 256); a pixel is called road where prob >= level."""
 
     true_positive: IntArray
     false_positive: IntArray
     false_negative: IntArray
+    true_negative: IntArray
 
 
 class Scores(BaseModel):
@@ -43,6 +44,20 @@ class Scores(BaseModel):
     mean_image_iou: float
     f1: float
     max_f: float
+
+
+class KittiScores(BaseModel):
+    """The figures of the KITTI Road benchmark, as fractions in [0, 1]; all but the average at the working point."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_f: float
+    average_precision: float
+    precision: float
+    recall: float
+    false_positive_rate: float
+    false_negative_rate: float
+    threshold: float  # of the working point, where F1 is best
 
 
 def histogram(prob_HW: UInt8Array, target_HW: UInt8Array) -> Histogram:
@@ -60,25 +75,30 @@ def histogram(prob_HW: UInt8Array, target_HW: UInt8Array) -> Histogram:
 
 def confusion(counts: Histogram) -> Confusion:
     """Counts at every threshold at once."""
-    true_positive = counts.road[::-1].cumsum()[::-1]
-    false_positive = counts.not_road[::-1].cumsum()[::-1]
-    return Confusion(true_positive, false_positive, counts.road.sum() - true_positive)
+    true_positive, false_positive = _at_or_above(counts.road), _at_or_above(counts.not_road)
+    # At level 0 everything is called road, so these are all there are.
+    num_road, num_not_road = true_positive[..., :1], false_positive[..., :1]
+    return Confusion(true_positive, false_positive, num_road - true_positive, num_not_road - false_positive)
 
 
 def iou(counts: Confusion) -> FloatArray:
-    """TP / (TP + FP + FN) at each level, float64 (256,); 1 where there is neither road nor a claim of it."""
+    """TP / (TP + FP + FN) at each level, float64 (..., 256); 1 where there is neither road nor a claim of it."""
     union = counts.true_positive + counts.false_positive + counts.false_negative
     return _divide(counts.true_positive, union)
 
 
 def f1(counts: Confusion) -> FloatArray:
-    """2 TP / (2 TP + FP + FN) at each level, float64 (256,); 1 where there is neither road nor a claim of it."""
+    """2 TP / (2 TP + FP + FN) at each level, float64 (..., 256); 1 where there is neither road nor a claim of it."""
     total = 2 * counts.true_positive + counts.false_positive + counts.false_negative
     return _divide(2 * counts.true_positive, total)
 
 
+def _at_or_above(counts: IntArray) -> IntArray:
+    return np.flip(np.cumsum(np.flip(counts, axis=-1), axis=-1), axis=-1)
+
+
 def _divide(part: IntArray, whole: IntArray) -> FloatArray:
-    ratio: FloatArray = np.ones(NUM_LEVELS)
+    ratio: FloatArray = np.ones(whole.shape)
     np.divide(part, whole, out=ratio, where=whole > 0)
     return ratio
 
@@ -91,15 +111,52 @@ def max_f(counts: Confusion) -> float:
     return float(f1(counts).max())
 
 
+def kitti_scores(counts: Confusion) -> KittiScores | None:
+    """What KITTI's devkit computes from 8-bit confidences, on counts (256,) pooled over all pictures.
+
+    Thresholds are 0/255 .. 255/255. The working point is the lowest threshold of the best F1. The average precision is
+    Pascal VOC's: the mean over recall 0, 0.1, .. 1 of the best precision at that recall or a higher one. Thresholds
+    that find no road at all are left out.
+
+    Returns:
+        None where the truth has no road, of which recall is a share.
+
+    Source: evaluateRoad.py and helper.py of the KITTI Road devkit.
+    """
+    num_road = int(counts.true_positive[0])
+    if num_road == 0:
+        return None
+    levels = np.flatnonzero(counts.true_positive)
+    recall = counts.true_positive[levels] / num_road
+    precision = counts.true_positive[levels] / (counts.true_positive + counts.false_positive)[levels]
+    best = int(f1(counts)[levels].argmax())
+    level = int(levels[best])
+    false_positive, true_negative = int(counts.false_positive[level]), int(counts.true_negative[level])
+    return KittiScores(
+        max_f=max_f(counts),
+        average_precision=float(np.mean([precision[recall >= least].max() for least in np.linspace(0, 1, 11)])),
+        precision=float(precision[best]),
+        recall=float(recall[best]),
+        false_positive_rate=false_positive / max(1, false_positive + true_negative),
+        false_negative_rate=float(counts.false_negative[level] / num_road),
+        threshold=level / (NUM_LEVELS - 1),
+    )
+
+
 def threshold_level(threshold: float) -> int:
     """The smallest 8-bit level whose probability level / 255 is at least `threshold`, in [0, 1]."""
     return int(np.ceil(threshold * (NUM_LEVELS - 1) - 1e-9))
 
 
+def pool(images: list[Histogram]) -> Histogram:
+    """The counts of several pictures, at least one, together."""
+    return sum(images[1:], start=images[0])
+
+
 def score(images: list[Histogram], threshold: float) -> Scores:
     """Scores of a set of pictures at a threshold in [0, 1]; pooled, except the mean of each picture's own IoU."""
     level = threshold_level(threshold)
-    pooled = confusion(sum(images[1:], start=images[0]))
+    pooled = confusion(pool(images))
     return Scores(
         road_iou=float(iou(pooled)[level]),
         mean_image_iou=float(np.mean([iou(confusion(image))[level] for image in images])),

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from roadseg_train.config import TrainConfig
@@ -10,6 +12,8 @@ from roadseg_train.dataset import Frame, UInt8Array, read_frame
 from roadseg_train.geometry import SizeRule, fit, unfit
 from roadseg_train.metrics import Histogram, histogram
 from roadseg_train.model import RoadProgram
+
+Float32Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,8 @@ class ScoredFrame:
 
 
 @torch.inference_mode()
-def predict(program: RoadProgram, image_HWC: UInt8Array, rule: SizeRule) -> UInt8Array:
-    """Road probability of one picture at its own size.
+def predict_input(program: RoadProgram, image_HWC: UInt8Array, rule: SizeRule) -> Float32Array:
+    """Road probability of one picture at the size of the program's input.
 
     Args:
         program: in eval mode.
@@ -30,12 +34,22 @@ def predict(program: RoadProgram, image_HWC: UInt8Array, rule: SizeRule) -> UInt
         rule: how to bring it to the program's input.
 
     Returns:
-        prob_HW, uint8, 255 is certain.
+        prob_HW, float32 in [0, 1]; the picture is its top left part of `rule.scale` size.
     """
     device = next(program.parameters()).device
     batch = torch.from_numpy(fit(image_HWC, rule)[None]).to(device)
-    prob_HW = (program(batch)[0] * 255 + 0.5).to(torch.uint8).cpu().numpy()
-    return unfit(prob_HW, rule, *image_HWC.shape[:2])
+    prob_HW: Float32Array = program(batch)[0].cpu().numpy()
+    return prob_HW
+
+
+def to_frame(prob_HW: Float32Array, rule: SizeRule, height: int, width: int) -> UInt8Array:
+    """A probability of `predict_input` as it is served: prob_HW of the picture's own size, uint8, 255 is certain."""
+    return unfit((prob_HW * 255 + 0.5).astype(np.uint8), rule, height, width)
+
+
+def predict(program: RoadProgram, image_HWC: UInt8Array, rule: SizeRule) -> UInt8Array:
+    """Road probability of one picture at its own size: prob_HW, uint8, 255 is certain."""
+    return to_frame(predict_input(program, image_HWC, rule), rule, *image_HWC.shape[:2])
 
 
 def predict_frames(program: RoadProgram, frames: Sequence[Frame], config: TrainConfig) -> Iterator[ScoredFrame]:

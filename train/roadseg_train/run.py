@@ -1,6 +1,9 @@
 """A run: the place of what was asked for, the checkpoints and the evaluations."""
 
+import hashlib
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -10,7 +13,7 @@ from roadseg_train.dataset import PICTURE_SUFFIXES, Frame, find_frames
 from roadseg_train.errors import RunError
 from roadseg_train.mirror import mirror
 from roadseg_train.model import RoadProgram, UNet
-from roadseg_train.split import select
+from roadseg_train.split import other_side, select
 from roadseg_train.storage import Place, at
 
 RECORD = "run.json"
@@ -24,6 +27,17 @@ class RunRecord(BaseModel):
     config: TrainConfig
     data: list[str]  # URIs: absolute paths and s3://bucket/prefix
     split: str
+    fit_frames: list[str]  # their identities, so that an overlap is seen wherever the data lies, or lay
+
+    @classmethod
+    def of(cls, *, config: TrainConfig, data: list[str], split: str) -> "RunRecord":
+        """The record of a new run, with the frames that the data has now.
+
+        Raises:
+            DataError: a folder is no dataset, or the split is empty.
+        """
+        record = cls(config=config, data=data, split=split, fit_frames=[])
+        return record.model_copy(update={"fit_frames": [frame.identity for frame in record.frames(split)]})
 
     def frames(self, split: str) -> list[Frame]:
         """The frames of a split over all data folders, on this machine.
@@ -32,14 +46,33 @@ class RunRecord(BaseModel):
             DataError: a folder is no dataset, or the split is empty.
             StorageError: a dataset cannot be fetched.
         """
-        roots = [mirror(at(uri), PICTURE_SUFFIXES) for uri in self.data]
-        return select([frame for root in roots for frame in find_frames(root)], split)
+        return select(self.all_frames(), split)
+
+    def all_frames(self) -> list[Frame]:
+        """Every frame with truth in all data folders, on this machine.
+
+        Raises:
+            DataError: a folder is no dataset, or its pictures and masks do not pair up.
+            StorageError: a dataset cannot be fetched.
+        """
+        return [frame for root in fetch(self.data) for frame in find_frames(root)]
 
     def heldout_frames(self) -> list[Frame]:
         """What to score checkpoints on: the other side of the cut where the run fits on one side, else nothing."""
-        if self.split.startswith("without:"):
-            return self.frames(self.split.replace("without", "drive"))
-        return self.frames("heldout") if self.split == "fit" else []
+        other = other_side(self.split)
+        return self.frames(other) if other else []
+
+
+def fetch(data: Sequence[str]) -> list[Path]:
+    """Datasets as folders of this machine.
+
+    Args:
+        data: URIs.
+
+    Raises:
+        StorageError: a dataset cannot be fetched.
+    """
+    return [mirror(at(uri), PICTURE_SUFFIXES) for uri in data]
 
 
 def open_run(run: Place, record: RunRecord) -> None:
@@ -95,4 +128,7 @@ def load_program(run: Place, config: TrainConfig) -> tuple[RoadProgram, int]:
 def _differences(started: RunRecord, asked: RunRecord) -> list[str]:
     before, after = json.loads(started.model_dump_json()), json.loads(asked.model_dump_json())
     before, after = before.pop("config") | before, after.pop("config") | after
+    for fields in (before, after):
+        names = fields.pop("fit_frames")
+        fields["frames"] = f"{len(names)} (digest {hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]})"
     return [f"{key}: {before[key]} then, {after[key]} now" for key in before if before[key] != after[key]]

@@ -1,7 +1,12 @@
-"""Named splits, cut in blocks of consecutive frames: neighbouring frames never stand on both sides of a cut."""
+"""Named splits, cut in blocks of consecutive frames: neighbouring frames never stand on both sides of a cut.
+
+The two random splits are the exception: they are there to measure what a leak pretends.
+"""
 
 from collections.abc import Sequence
 from itertools import groupby
+
+import numpy as np
 
 from roadseg_train.dataset import Frame
 from roadseg_train.errors import DataError
@@ -16,7 +21,21 @@ SPLITS = {
     "val": "the official validation part",
     "trainval": "training and validation part: to fit on once the choices are made",
     "test": "the official test part",
+    "without:DRIVE": "training and validation part without one drive, such as without:0006R0",
+    "drive:DRIVE": "that drive alone: a street never seen",
+    "random-fit": "80 % of training and validation part drawn at random: ONLY to show what such a split pretends",
+    "random-heldout": "the other 20 %: leaky, its frames are neighbours of fitted ones",
 }
+
+RANDOM_SEED = 0
+
+
+def other_side(split: str) -> str | None:
+    """The split to score on what is fitted on `split`, or None where nothing is held out."""
+    kind, _, drive = split.partition(":")
+    if kind == "without":
+        return f"drive:{drive}"
+    return {"fit": "heldout", "random-fit": "random-heldout"}.get(split)
 
 
 def select(frames: Sequence[Frame], split: str) -> list[Frame]:
@@ -32,6 +51,8 @@ def select(frames: Sequence[Frame], split: str) -> list[Frame]:
         raise DataError(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
     elif split in ("fit", "heldout"):
         chosen = _cut([frame for frame in frames if frame.part == "train"], split)
+    elif split in ("random-fit", "random-heldout"):
+        chosen = _draw([frame for frame in frames if frame.part in ("train", "val")], split)
     else:
         parts = ("train", "val") if split == "trainval" else (split,)
         chosen = [frame for frame in frames if frame.part in parts]
@@ -49,3 +70,9 @@ def _cut(frames: Sequence[Frame], side: str) -> list[Frame]:
         gap = min(GAP_FRAMES, first_heldout // 10)  # a drive of a few frames cannot spare five
         chosen += drive[first_heldout:] if side == "heldout" else drive[: first_heldout - gap]
     return chosen
+
+
+def _draw(frames: Sequence[Frame], side: str) -> list[Frame]:
+    order = np.random.default_rng(RANDOM_SEED).permutation(len(frames))
+    heldout = set(order[: round(len(frames) * HELDOUT_SHARE)].tolist())
+    return [frame for i, frame in enumerate(frames) if (i in heldout) == (side == "random-heldout")]
