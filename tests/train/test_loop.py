@@ -1,44 +1,65 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from roadseg_train import checkpoint
 from roadseg_train.config import TrainConfig
 from roadseg_train.dataset import find_frames
 from roadseg_train.errors import RunError
-from roadseg_train.loop import Trainer, choose_dtype, learning_rate, train
+from roadseg_train.loop import (
+    ONE_CPU,
+    Machine,
+    Trainer,
+    Wish,
+    check_shares,
+    choose_dtype,
+    learning_rate,
+    train,
+)
+from roadseg_train.progress import Progress, Summary
 from roadseg_train.split import select
 
 
-class SilentBar:
-    def set_description(self, desc: str) -> None: ...
+class Folder:
+    """A place that keeps checkpoints in a folder, and ends the run as asked."""
 
-    def update(self, n: int) -> None: ...
+    def __init__(self, folder: Path, *, stop_after: int | None = None, crash_after: int | None = None) -> None:
+        self.folder, self.stop_after, self.crash_after = folder, stop_after, crash_after
+        self.reported: list[dict[str, float]] = []
+        self.shown: list[Progress] = []
 
-
-def run(config: TrainConfig, data: Path, folder: Path, stop_after: int | None = None) -> list[dict[str, float]]:
-    """Train into a folder, as a run that is killed after a checkpoint would where `stop_after` says so."""
-    folder.mkdir(exist_ok=True)
-    reported: list[dict[str, float]] = []
-
-    def save(state: dict[str, Any], step: int, metrics: dict[str, float]) -> None:
-        checkpoint.publish_into(folder, state, step=step, metrics=metrics)
-        reported.append(metrics)
-        if step == stop_after:
+    def save(self, state: dict[str, Any], step: int, metrics: dict[str, float]) -> None:
+        checkpoint.publish_into(self.folder, state, step=step, metrics=metrics)
+        self.reported.append(metrics)
+        if step == self.crash_after:
             raise KeyboardInterrupt
 
+    def wish(self) -> Wish:
+        return Wish.STOP if self.stop_after == self.shown[-1].step else Wish.GO_ON
+
+    def show(self, progress: Progress) -> None:
+        self.shown.append(progress)
+
+    def bring(self, folder: Path, name: str) -> None:
+        shutil.copytree(folder, self.folder / name, dirs_exist_ok=True)
+
+
+def run(config: TrainConfig, data: Path, place: Folder, machine: Machine = ONE_CPU) -> Summary:
+    """Train at a place, from its newest checkpoint on."""
+    place.folder.mkdir(exist_ok=True)
     frames = find_frames(data)
-    train(
+    return train(
         config,
         select(frames, "fit"),
         select(frames, "heldout"),
-        resume=checkpoint.newest(folder),
-        save=save,
-        make_bar=lambda _done, _total: SilentBar(),
+        resume=checkpoint.newest(place.folder),
+        place=place,
+        machine=machine,
     )
-    return reported
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -49,27 +70,77 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_that_was_cut_ends_as_the_undisturbed_one(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
-    run(config, camvid, tmp_path / "whole")
+    run(config, camvid, Folder(tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
-        run(config, camvid, tmp_path / "cut", stop_after=2)
-    metrics = run(config, camvid, tmp_path / "cut")
-    assert [m["step"] for m in metrics] == [4, 6]
+        run(config, camvid, Folder(tmp_path / "cut", crash_after=2))
+    rest = Folder(tmp_path / "cut")
+    run(config, camvid, rest)
+    assert [metrics["step"] for metrics in rest.reported] == [4, 6]
     torch.testing.assert_close(weights(tmp_path / "cut"), weights(tmp_path / "whole"), rtol=0, atol=0)
+
+
+def test_a_run_that_is_asked_to_stop_saves_between_checkpoints(
+    tmp_path: Path, camvid: Path, config: TrainConfig
+) -> None:
+    run(config, camvid, Folder(tmp_path / "whole"))
+    first = Folder(tmp_path / "stopped", stop_after=3)
+    summary = run(config, camvid, first)
+    assert (summary.stopped, summary.step, summary.num_images) == (True, 3, 12)
+    assert [metrics["step"] for metrics in first.reported] == [2, 3]
+    assert "heldout_road_iou" not in first.reported[-1]  # leaving is urgent
+    summary = run(config, camvid, Folder(tmp_path / "stopped"))
+    assert (summary.stopped, summary.step, summary.num_images) == (False, 6, 24)
+    torch.testing.assert_close(weights(tmp_path / "stopped"), weights(tmp_path / "whole"), rtol=0, atol=0)
 
 
 def test_another_seed_is_another_run(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
     short = config.model_copy(update={"num_steps": 2})
-    run(short, camvid, tmp_path / "0")
-    run(short.model_copy(update={"seed": 1}), camvid, tmp_path / "1")
+    run(short, camvid, Folder(tmp_path / "0"))
+    run(short.model_copy(update={"seed": 1}), camvid, Folder(tmp_path / "1"))
     key = "module.head.weight"
     assert not torch.equal(weights(tmp_path / "0")[key], weights(tmp_path / "1")[key])
 
 
 def test_it_learns_the_drawn_road(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
     longer = config.model_copy(update={"num_steps": 60, "checkpoint_every_steps": 60, "ema_decay": 0.9})
-    (metrics,) = run(longer, camvid, tmp_path)
+    summary = run(longer, camvid, Folder(tmp_path))
     # Everything called road would score the road's own share, a third, on the held-out frames.
-    assert metrics["heldout_road_iou"] > 0.6
+    assert summary.best_heldout["road_iou"] > 0.6
+    assert summary.best_step == 60
+
+
+def test_progress_counts_every_step(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
+    place = Folder(tmp_path)
+    summary = run(config, camvid, place)
+    assert [progress.step for progress in place.shown] == [1, 2, 3, 4, 5, 6]
+    assert place.shown[0].heldout_iou is None
+    assert place.shown[-1].heldout_iou == place.reported[1]["heldout_road_iou"]
+    assert place.shown[-1].left_s == 0
+    assert all(0 <= progress.wait_share <= 1 for progress in place.shown)
+    assert 0 <= summary.data_wait_share <= 1
+    assert summary.images_per_s > 0
+
+
+def test_the_curves_of_a_continued_run_are_one_line(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
+    longer = config.model_copy(update={"num_steps": 30, "checkpoint_every_steps": 15})
+    with pytest.raises(KeyboardInterrupt):
+        run(longer, camvid, Folder(tmp_path, crash_after=15))
+    run(longer, camvid, Folder(tmp_path))
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 2
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    for tag, steps in {
+        "train/loss": [10, 20, 30],
+        "train/iou_loss": [10, 20, 30],
+        "train/bce_loss": [10, 20, 30],
+        "train/learning_rate": [10, 20, 30],
+        "train/images_per_s": [10, 20, 30],
+        "train/data_wait_share": [10, 20, 30],
+        "heldout/road_iou": [15, 30],
+        "heldout/f1": [15, 30],
+        "heldout/max_f": [15, 30],
+    }.items():
+        assert [event.step for event in events.Scalars(tag)] == steps, tag
 
 
 def test_learning_rate(config: TrainConfig) -> None:
@@ -86,17 +157,46 @@ def test_norms_and_biases_do_not_decay(config: TrainConfig) -> None:
     assert {p.ndim for p in others["params"]} == {1}
 
 
+def random_batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    picture = torch.randint(0, 256, (size, 3, 32, 48), dtype=torch.uint8)
+    return picture, torch.randint(0, 3, (size, 32, 48), dtype=torch.uint8)
+
+
 def test_the_average_follows_the_weights(config: TrainConfig) -> None:
     # With a decay of one half the average is the mean of itself and the new weights, after the first copy.
     trainer = Trainer(config)
-    picture = torch.randint(0, 256, (4, 3, 32, 48), dtype=torch.uint8)
-    target = torch.randint(0, 3, (4, 32, 48), dtype=torch.uint8)
-    trainer.train_step(picture, target)
+    batch = random_batch(4)
+    trainer.train_step([batch])
     first = trainer.network.head.weight.detach().clone()
-    trainer.train_step(picture, target)
+    trainer.train_step([batch])
     second = trainer.network.head.weight.detach()
     average = trainer.average.state_dict()["module.head.weight"]
     torch.testing.assert_close(average, (first + second) / 2)
+
+
+def test_micro_batches_add_up_to_the_mean_gradient(config: TrainConfig) -> None:
+    batches = [random_batch(2), random_batch(2)]
+    gradients, losses = [], []
+    for batch in batches:
+        alone = Trainer(config)
+        losses.append(alone.train_step([batch])["loss"])
+        gradients.append(alone.network.head.weight.grad)
+    together = Trainer(config)
+    assert together.train_step(batches)["loss"] == pytest.approx(sum(losses) / 2)
+    assert gradients[0] is not None
+    assert gradients[1] is not None
+    torch.testing.assert_close(together.network.head.weight.grad, (gradients[0] + gradients[1]) / 2)
+    assert together.step == 1
+
+
+def test_a_compiled_network_takes_the_same_steps(config: TrainConfig) -> None:
+    small = config.model_copy(update={"widths": (4, 4)})  # the compiler takes its time
+    plain, compiled = Trainer(small), Trainer(small, Machine(compiled=True))
+    batch = random_batch(4)
+    for _ in range(2):
+        assert compiled.train_step([batch]) == pytest.approx(plain.train_step([batch]), rel=1e-4)
+    assert compiled.state()["network"].keys() == plain.state()["network"].keys()
+    assert compiled.state()["average"].keys() == plain.state()["average"].keys()
 
 
 def test_an_asked_for_precision_is_taken(config: TrainConfig) -> None:
@@ -105,7 +205,11 @@ def test_an_asked_for_precision_is_taken(config: TrainConfig) -> None:
     assert "asked for" in reason
 
 
-def test_a_batch_must_be_shared_equally(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("roadseg_train.loop._worker", lambda: (0, 3))
-    with pytest.raises(RunError, match="batch of 4 cannot be shared by 3 workers"):
-        train(config, [], [], resume=None, save=lambda *_: None, make_bar=lambda _d, _t: SilentBar())
+def test_every_worker_must_have_a_picture(config: TrainConfig) -> None:
+    check_shares(config, 4)
+    with pytest.raises(RunError, match=r"5 workers cannot share 4 pictures .* at most 4"):
+        check_shares(config, 5)
+    with pytest.raises(RunError, match=r"3 workers cannot share 2 pictures .* at most 2"):
+        check_shares(config.model_copy(update={"accumulate": 2}), 3)
+    with pytest.raises(RunError, match="batch of 4 cannot be cut into 3"):
+        check_shares(config.model_copy(update={"accumulate": 3}), 1)

@@ -1,69 +1,126 @@
 """Where the loop runs: in this process, or on Ray Train workers."""
 
+import asyncio
 import functools
+import logging
 import os
+import shutil
+import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray.train
+import ray
+import ray.train.torch
 import torch
+from ray import ObjectRef
+from ray.actor import ActorHandle
 from ray.experimental import tqdm_ray
 from ray.train import Checkpoint, CheckpointConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 from tqdm import tqdm
 
 from roadseg_train import checkpoint, loop
-from roadseg_train.errors import RoadsegTrainError
+from roadseg_train.errors import RoadsegTrainError, RunError
+from roadseg_train.group import sum_over_workers
+from roadseg_train.loop import Machine, Wish
+from roadseg_train.progress import Bar, BarDisplay, LineDisplay, Progress, Summary
 from roadseg_train.run import RunRecord
+from roadseg_train.stop import StopSignals
+
+MAX_FAILURES = 3  # of the workers, without a new checkpoint between them
+LOOK_EVERY_S = 1.0  # for a node that is to be taken away
 
 
-def train_here(run: Path, record: RunRecord) -> None:
-    """Train in this process, without Ray, continuing from the newest whole checkpoint of the run folder."""
+@dataclass(frozen=True)
+class WorkerPlan:
+    """How many workers there are, and what each of them gets.
 
-    def save(state: dict[str, Any], step: int, metrics: dict[str, float]) -> None:
-        checkpoint.publish_into(run, state, step=step, metrics=metrics)
-
-    def make_bar(done: int, total: int) -> loop.ProgressBar:
-        return tqdm(initial=done, total=total, unit="step", dynamic_ncols=True)
-
-    _train(record, checkpoint.newest(run), save, make_bar)
-
-
-def train_on_ray(run: Path, record: RunRecord, *, num_workers: int, cpus_per_worker: int) -> None:
-    """Train on Ray Train workers, continuing from the newest checkpoint that Ray knows of the run folder.
-
-    Joins the cluster that the environment names (`RAY_ADDRESS`, or a Ray job's own), else starts one here.
-
-    Raises:
-        RoadsegTrainError: what a worker raised of it.
+    Attributes:
+        num_workers: exactly, or (least, most): as many of them as the cluster has room for, which may change meanwhile.
+        num_cpus: of each, which is also its number of threads.
+        gpu: whether each has a GPU, and they talk over NCCL; else it computes on its CPUs, and they talk over Gloo.
+        num_loaders: see Machine.
+        compiled: see Machine.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Ray that is started here reports to nobody
-    trainer = TorchTrainer(
-        functools.partial(_worker_loop, record=record, cpus_per_worker=cpus_per_worker),
-        scaling_config=ScalingConfig(num_workers=num_workers, resources_per_worker={"CPU": cpus_per_worker}),
-        run_config=RunConfig(
-            name=run.name,
-            storage_path=str(run.parent.resolve()),
-            checkpoint_config=CheckpointConfig(num_to_keep=checkpoint.NUM_KEPT),
-        ),
-    )
-    try:
-        trainer.fit()
-    except WorkerGroupError as error:
-        for failure in error.worker_failures.values():
-            if isinstance(failure, RoadsegTrainError):
-                raise failure from error
-        raise
+
+    num_workers: int | tuple[int, int]
+    num_cpus: int
+    gpu: bool
+    num_loaders: int
+    compiled: bool
+
+    @property
+    def most(self) -> int:
+        """The largest number of workers."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
 
 
-def _worker_loop(*, record: RunRecord, cpus_per_worker: int) -> None:
-    torch.set_num_threads(cpus_per_worker)
-    rank = ray.train.get_context().get_world_rank()
+class HerePlace:
+    """This process, without Ray."""
 
-    def save(state: dict[str, Any], step: int, metrics: dict[str, float]) -> None:
-        if rank != 0:
+    def __init__(self, run: Path, stop: StopSignals) -> None:
+        self._run, self._stop = run, stop
+        self.display = _display(_terminal_bar if sys.stderr.isatty() else None)
+
+    def save(self, state: dict[str, Any], step: int, metrics: dict[str, float]) -> None:
+        """Publish a checkpoint into the run folder."""
+        checkpoint.publish_into(self._run, state, step=step, metrics=metrics)
+
+    def wish(self) -> Wish:
+        """Stop where a signal has come."""
+        return Wish.STOP if self._stop.asked.is_set() else Wish.GO_ON
+
+    def show(self, progress: Progress) -> None:
+        """Show it on stderr."""
+        self.display.show(progress)
+
+    def bring(self, folder: Path, name: str) -> None:
+        """Copy a folder into the run folder."""
+        shutil.copytree(folder, self._run / name, dirs_exist_ok=True)
+
+
+class StopNotice:
+    """An actor that hears of the wish to stop from the driver, and tells the first worker."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+
+    async def ask(self) -> None:
+        """Ask the run to stop."""
+        self._asked.set()
+
+    async def asked(self) -> None:
+        """Return when it is asked to."""
+        await self._asked.wait()
+
+
+class RayPlace:
+    """A Ray Train worker.
+
+    Args:
+        run: the run folder, at the same path on every node.
+        notice: of a wish to stop.
+        device: of this worker.
+        terminal: whether the driver prints to one.
+    """
+
+    def __init__(self, run: Path, notice: ActorHandle[StopNotice], device: torch.device, *, terminal: bool) -> None:
+        self._run, self._device = run, device
+        self._first = ray.train.get_context().get_world_rank() == 0
+        self._stop_asked: list[ObjectRef[None]] = [notice.asked.remote()]
+        self._next_look_s: float = 0.0
+        self._saved_early: bool = False
+        self.display: BarDisplay | LineDisplay = _display(_ray_bar if terminal else None)
+
+    def save(self, state: dict[str, Any], step: int, metrics: dict[str, float]) -> None:
+        """Report to Ray Train, from the first worker with the checkpoint."""
+        if not self._first:
             ray.train.report(metrics)
             return
         with tempfile.TemporaryDirectory() as folder:
@@ -72,27 +129,181 @@ def _worker_loop(*, record: RunRecord, cpus_per_worker: int) -> None:
                 metrics, Checkpoint.from_directory(folder), checkpoint_dir_name=checkpoint.folder_name(step)
             )
 
-    def make_bar(done: int, total: int) -> loop.ProgressBar:
-        bar = tqdm_ray.tqdm(desc="fit", total=total, unit="step")
-        bar.update(done)
-        return bar
+    def wish(self) -> Wish:
+        """Stop where the driver was asked to; save, once, when a node of the group is about to be taken away.
 
-    resume = ray.train.get_checkpoint()
-    if resume is None:
-        _train(record, None, save, make_bar)
-    else:
-        with resume.as_directory() as folder:
-            _train(record, Path(folder), save, make_bar)
+        The first worker looks, and all hear of it, so that all do the same after the same step.
+        """
+        stop = look = False
+        if self._first:
+            stop = bool(ray.wait(self._stop_asked, timeout=0)[0])
+            look = time.monotonic() >= self._next_look_s
+        stop, look = sum_over_workers(torch.tensor([stop, look], dtype=torch.float32, device=self._device)).tolist()
+        if stop:
+            return Wish.STOP
+        if look:
+            self._next_look_s = time.monotonic() + LOOK_EVERY_S
+            # Waits for all workers, which is too long for every step.
+            if ray.train.get_preemption_info() is not None and not self._saved_early:
+                self._saved_early = True
+                return Wish.SAVE
+        return Wish.GO_ON
+
+    def show(self, progress: Progress) -> None:
+        """Show it where the driver is."""
+        self.display.show(progress)
+
+    def bring(self, folder: Path, name: str) -> None:
+        """Copy a folder into the run folder."""
+        shutil.copytree(folder, self._run / name, dirs_exist_ok=True)
 
 
-def _train(
-    record: RunRecord, resume: Path | None, save: loop.Save, make_bar: Callable[[int, int], loop.ProgressBar]
-) -> None:
-    loop.train(
+def train_here(run: Path, record: RunRecord, plan: WorkerPlan, stop: StopSignals) -> Summary:
+    """Train in this process, without Ray, continuing from the newest whole checkpoint of the run folder.
+
+    Raises:
+        RunError: there is no GPU to train on.
+    """
+    if plan.gpu and not torch.cuda.is_available():
+        raise RunError("this machine has no GPU that torch can use; leave out --gpu")
+    torch.set_num_threads(plan.num_cpus)
+    place = HerePlace(run, stop)
+    device = torch.device("cuda" if plan.gpu else "cpu")
+    try:
+        return _train(record, checkpoint.newest(run), place, _machine(plan, device))
+    finally:
+        place.display.close()
+
+
+def train_on_ray(run: Path, record: RunRecord, plan: WorkerPlan, stop: StopSignals) -> Summary:
+    """Train on Ray Train workers, continuing from the newest whole checkpoint of the run folder.
+
+    Joins the cluster that the environment names (`RAY_ADDRESS`, or a Ray job's own), else starts one here.
+
+    Raises:
+        RoadsegTrainError: what a worker raised of it, or the workers fail again and again.
+    """
+    run = run.resolve()
+    if "runtime_resources" in run.parts:  # where Ray unpacks the working directory of a job
+        raise RunError(
+            f"{run} is in the job's working directory, which ends with the job; give --run a path that stays"
+        )
+    loop.check_shares(record.config, plan.most)
+    # Ray starts, and is called, in a thread of its own, where it cannot put signal handlers in place of ours. The
+    # thread lives on to the end, because a Ray that was started here dies with it.
+    with ThreadPoolExecutor(max_workers=1) as ray_thread:
+        try:
+            ray_thread.submit(_start_ray, plan).result()
+            notice: Any = ray.remote(num_cpus=0)(StopNotice).remote()
+            threading.Thread(target=_pass_on, args=(stop, notice), daemon=True).start()
+            fit = functools.partial(_fit, run, record, plan, notice)
+            return ray_thread.submit(persist, fit, functools.partial(_newest_step, run)).result()
+        finally:
+            ray.shutdown()
+
+
+def persist(fit: Callable[[], Summary], newest_step: Callable[[], int]) -> Summary:
+    """Call `fit` again when its workers failed, as long as there is a new checkpoint at least every few times.
+
+    Ray Train's own retries count failures over the whole run, however long it is, and repeat what no retry can mend.
+
+    Raises:
+        RoadsegTrainError: what a worker raised of it, at once; or the workers failed too often.
+    """
+    num_failures, step = 0, newest_step()
+    while True:
+        try:
+            return fit()
+        except WorkerGroupError as error:
+            for failure in error.worker_failures.values():
+                if isinstance(failure, RoadsegTrainError):
+                    raise failure from error
+            before, step = step, newest_step()
+            num_failures = 1 if step > before else num_failures + 1
+            reason = str(next(iter(error.worker_failures.values()))).strip().splitlines()[-1]
+            if num_failures == MAX_FAILURES:
+                raise RunError(
+                    f"the workers failed {num_failures} times without a step beyond {step}, at last with: {reason}; "
+                    "when that is mended, the same command continues"
+                ) from error
+            print(f"workers failed ({reason}); starting them again from step {step}", file=sys.stderr, flush=True)
+
+
+def _start_ray(plan: WorkerPlan) -> None:
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.WARNING)
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Ray that is started here reports to nobody
+    # More workers than cores are slow, but they work; without the cores in its books Ray would wait for them for ever.
+    num_cpus = max(os.cpu_count() or 1, plan.most * plan.num_cpus)
+    ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, logging_level=logging.WARNING)
+
+
+def _pass_on(stop: StopSignals, notice: ActorHandle[StopNotice]) -> None:
+    stop.asked.wait()
+    print("asked to stop: saving after this step", file=sys.stderr, flush=True)
+    ray.get(notice.ask.remote())
+
+
+def _newest_step(run: Path) -> int:
+    newest = checkpoint.newest(run)
+    record = newest and checkpoint.read_record(newest)
+    return record.step if record else 0
+
+
+def _fit(run: Path, record: RunRecord, plan: WorkerPlan, notice: ActorHandle[StopNotice]) -> Summary:
+    resources = {"CPU": plan.num_cpus} | ({"GPU": 1} if plan.gpu else {})
+    make_trainer: Any = TorchTrainer  # annotated by Ray with what its first version took and returned
+    scaling: Any = ScalingConfig
+    trainer = make_trainer(
+        functools.partial(_worker_loop, run, record, plan, notice, terminal=sys.stderr.isatty()),
+        scaling_config=scaling(num_workers=plan.num_workers, use_gpu=plan.gpu, resources_per_worker=resources),
+        run_config=RunConfig(
+            name=run.name,
+            storage_path=str(run.parent),
+            checkpoint_config=CheckpointConfig(num_to_keep=checkpoint.NUM_KEPT),
+        ),
+    )
+    summary: Summary = trainer.fit().return_value
+    return summary
+
+
+def _worker_loop(
+    run: Path, record: RunRecord, plan: WorkerPlan, notice: ActorHandle[StopNotice], *, terminal: bool
+) -> Summary:
+    torch.set_num_threads(plan.num_cpus)
+    device = ray.train.torch.get_device() if plan.gpu else torch.device("cpu")
+    place = RayPlace(run, notice, device, terminal=terminal)
+    try:
+        return _train(record, checkpoint.newest(run), place, _machine(plan, device))
+    finally:
+        place.display.close()
+
+
+def _train(record: RunRecord, resume: Path | None, place: HerePlace | RayPlace, machine: Machine) -> Summary:
+    return loop.train(
         record.config,
         record.frames(record.split),
         record.heldout_frames(),
         resume=resume,
-        save=save,
-        make_bar=make_bar,
+        place=place,
+        machine=machine,
     )
+
+
+def _machine(plan: WorkerPlan, device: torch.device) -> Machine:
+    return Machine(device, num_loaders=plan.num_loaders, compiled=plan.compiled)
+
+
+def _display(make_bar: Callable[[int, int], Bar] | None) -> BarDisplay | LineDisplay:
+    return LineDisplay() if make_bar is None else BarDisplay(make_bar)
+
+
+def _terminal_bar(done: int, total: int) -> Bar:
+    return tqdm(initial=done, total=total, bar_format="{desc} |{bar}| {n_fmt}/{total_fmt}", dynamic_ncols=True)
+
+
+def _ray_bar(done: int, total: int) -> Bar:
+    bar = tqdm_ray.tqdm(total=total, unit="step")
+    bar.update(done)
+    return bar

@@ -1,0 +1,45 @@
+"""SIGTERM and Ctrl-C as a wish to stop, which the run obeys when it has saved."""
+
+import signal
+import threading
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopSignals:
+    """Notes the first of the signals while it is entered; a second one has its usual effect, at once.
+
+    For the main thread, as all signal handlers are. Preemption, the deletion of a pod and `ray job stop` send SIGTERM.
+
+    Attributes:
+        asked: set by the first signal.
+    """
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self._signal: signal.Signals | None = None
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def __enter__(self) -> "StopSignals":
+        for number in SIGNALS:
+            signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._put_back()
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal, as shells report a process that it ended: 143 for SIGTERM, 130 for SIGINT."""
+        assert self._signal is not None
+        return 128 + self._signal
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self._signal = signal.Signals(number)
+        self.asked.set()
+        self._put_back()
+
+    def _put_back(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
