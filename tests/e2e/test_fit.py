@@ -1,11 +1,14 @@
-"""Training under Ray Train as a user runs it: several workers, and a run whose driver is killed."""
+"""Training as a user runs it: processes that are killed, runs that are asked to stop, several workers."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +19,82 @@ from PIL import Image
 from roadseg_train import checkpoint
 
 TIMEOUT_S = 300
+NUM_STEPS, CHECKPOINT_EVERY_STEPS = 60, 10
+BIRTHMARK = "ROADSEG_TEST_FIT"  # every process of a run inherits it
 
 
-def fit_command(data: Path, run: Path, *, steps: int, workers: int) -> list[str]:
-    words = ("fit", "--data", data, "--run", run, "--preset", "tiny", "--steps", steps, "--workers", workers)
-    # One thread each, so that every run adds up in the same order.
-    program = (sys.executable, "-c", "from roadseg_train.cli import main; main()")
-    return ["env", "OMP_NUM_THREADS=1", *map(str, (*program, *words, "--cpus-per-worker", 1))]
+class Fit:
+    """One `roadseg-train fit`, with its own Ray unless it is told of another.
+
+    Attributes:
+        run: its run folder.
+        process: the command itself.
+        log: all that it prints.
+    """
+
+    def __init__(self, data: Path, run: Path, *options: str | int, **environment: str) -> None:
+        self.run, self.log = run, run.with_name(f"{run.name}-{uuid.uuid4().hex}.log")
+        self._birthmark = uuid.uuid4().hex
+        program = (sys.executable, "-c", "from roadseg_train.cli import main; main()")
+        # One thread each, so that every run adds up in the same order.
+        words = ("fit", "--data", data, "--run", run, "--preset", "tiny", "--steps", NUM_STEPS, "--cpus-per-worker", 1)
+        often = ("--checkpoint-every", CHECKPOINT_EVERY_STEPS)
+        with self.log.open("wb") as stream:
+            self.process = subprocess.Popen(
+                [*program, *map(str, (*words, *often, *options))],
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {BIRTHMARK: self._birthmark, "OMP_NUM_THREADS": "1"} | environment,
+                start_new_session=True,
+            )
+
+    def wait(self) -> int:
+        """The exit code."""
+        return self.process.wait(TIMEOUT_S)
+
+    def wait_for(self, what: Callable[[], bool]) -> None:
+        """Wait until something has happened while the command runs."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while not what():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+    def wait_for_step(self, step: int) -> None:
+        """Wait until the checkpoint of a step, or a later one, is in place."""
+        self.wait_for(lambda: newest_step(self.run) >= step)
+
+    def workers(self) -> list[int]:
+        """Process ids of its Ray Train workers, without the loaders that are forked from them."""
+        mark, parents = f"{BIRTHMARK}={self._birthmark}".encode(), {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                ours = mark in (folder / "environ").read_bytes().split(b"\0")
+                if ours and b"RayTrainWorker" in (folder / "cmdline").read_bytes():
+                    parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:  # it ended meanwhile, or is another user's
+                continue
+        return sorted(worker for worker, parent in parents.items() if parent not in parents)
+
+    def end(self) -> None:
+        """Kill it whatever state it is in; a Ray of its own ends with it."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@pytest.fixture
+def fit(stripes: Path) -> Iterator[Callable[..., Fit]]:
+    """Start fits on the striped pictures; none outlives the test."""
+    started: list[Fit] = []
+
+    def start(run: Path, *options: str | int, data: Path = stripes) -> Fit:
+        started.append(Fit(data, run, *options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.end()
 
 
 @pytest.fixture(scope="module")
@@ -40,52 +112,92 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def average(run: Path, step: int) -> dict[str, torch.Tensor]:
-    folder = checkpoint.newest(run)
-    assert folder is not None
-    assert folder.name == checkpoint.folder_name(step)
-    weights: dict[str, torch.Tensor] = checkpoint.read_state(folder)["average"]
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, stripes: Path) -> dict[str, torch.Tensor]:
+    """The averaged weights of a run in one process that nothing disturbs."""
+    whole = Fit(stripes, tmp_path_factory.mktemp("undisturbed") / "run", "--workers", 0)
+    assert whole.wait() == 0, whole.log.read_text()
+    return average(whole.run)
+
+
+def newest_step(run: Path) -> int:
+    """The last step that has a whole checkpoint; 0 where none has."""
+    newest = checkpoint.newest(run)
+    record = newest and checkpoint.read_record(newest)
+    return record.step if record else 0
+
+
+def average(run: Path) -> dict[str, torch.Tensor]:
+    """The averaged weights of a run that is done."""
+    assert newest_step(run) == NUM_STEPS
+    weights: dict[str, torch.Tensor] = checkpoint.read_state(run / checkpoint.folder_name(NUM_STEPS))["average"]
     return weights
 
 
-def test_a_killed_driver_resumes_where_it_was(tmp_path: Path, stripes: Path) -> None:
-    command = fit_command(stripes, tmp_path / "killed", steps=130, workers=1)
-    with (tmp_path / "first.log").open("wb") as log:
-        driver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    snapshot, deadline = tmp_path / "killed" / "checkpoint_manager_snapshot.json", time.monotonic() + TIMEOUT_S
-    while not snapshot.exists():  # written once the checkpoint at step 100 is in place
-        assert driver.poll() is None, (tmp_path / "first.log").read_text()
-        assert time.monotonic() < deadline, (tmp_path / "first.log").read_text()
-        time.sleep(0.05)
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
-    killed_at = checkpoint.newest(tmp_path / "killed")
-    assert killed_at == tmp_path / "killed" / checkpoint.folder_name(100)
+def saved_when_stopped(stopped: Fit, code: int) -> int:
+    """Check that a stopped fit says what it saved; the step."""
+    assert stopped.wait() == code, stopped.log.read_text()
+    step = newest_step(stopped.run)
+    assert f"saved at step {step}; the same command continues from there" in stopped.log.read_text()
+    assert json.loads((stopped.run / "summary.json").read_text())["stopped"] is True
+    return step
 
-    resumed = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    assert resumed.returncode == 0, resumed.stderr
-    undisturbed = fit_command(stripes, tmp_path / "whole", steps=130, workers=0)
-    subprocess.run(undisturbed, capture_output=True, timeout=TIMEOUT_S, check=True)
+
+def test_a_run_survives_whatever_ends_its_processes(
+    tmp_path: Path, fit: Callable[..., Fit], undisturbed: dict[str, torch.Tensor]
+) -> None:
+    here = fit(tmp_path / "run", "--workers", 0)
+    here.wait_for_step(10)
+    os.killpg(here.process.pid, signal.SIGTERM)  # its loaders too, as a service manager does
+    step = saved_when_stopped(here, 143)
+    assert 10 <= step < NUM_STEPS
+
+    killed = fit(tmp_path / "run", "--workers", 1)
+    killed.wait_for_step(step + 1)
+    (worker,) = killed.workers()
+    os.kill(worker, signal.SIGKILL)
+    step = newest_step(killed.run)
+    killed.wait_for_step(step + 1)  # another worker goes on by itself
+    assert worker not in killed.workers()
+    assert f"starting them again from step {step}" in killed.log.read_text()
+    os.killpg(killed.process.pid, signal.SIGKILL)
+    killed.process.wait()
+    step = newest_step(killed.run)
+
+    stopped = fit(tmp_path / "run", "--workers", 1)
+    stopped.wait_for(lambda: f"/{NUM_STEPS}: loss" in stopped.log.read_text())
+    os.kill(stopped.process.pid, signal.SIGTERM)  # the driver alone, as a job manager does
+    assert step < saved_when_stopped(stopped, 143) < NUM_STEPS
+
+    last = fit(tmp_path / "run", "--workers", 0)
+    assert last.wait() == 0, last.log.read_text()
     # Under Ray and without, cut and whole: the same crops and the same arithmetic, to the last bit.
-    torch.testing.assert_close(average(tmp_path / "killed", 130), average(tmp_path / "whole", 130), rtol=0, atol=0)
+    torch.testing.assert_close(average(tmp_path / "run"), undisturbed, rtol=0, atol=0)
 
 
-def test_two_workers_share_the_batches(tmp_path: Path, stripes: Path) -> None:
-    command = fit_command(stripes, tmp_path / "two", steps=3, workers=2)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    assert done.returncode == 0, done.stderr
-    record = checkpoint.read_record(tmp_path / "two" / checkpoint.folder_name(3))
-    assert record is not None
-    assert 0 < record.metrics["loss"] < 2
-    assert average(tmp_path / "two", 3).keys()
+def test_workers_share_the_batches_and_mend_each_other(
+    tmp_path: Path, fit: Callable[..., Fit], undisturbed: dict[str, torch.Tensor]
+) -> None:
+    run = fit(tmp_path / "run", "--workers", "1:2")
+    run.wait_for_step(10)
+    assert len(run.workers()) == 2
+    os.kill(run.workers()[-1], signal.SIGKILL)
+    assert run.wait() == 0, run.log.read_text()
+    assert "starting them again from step" in run.log.read_text()
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["step"], summary["num_images"], summary["num_workers"]) == (NUM_STEPS, 8 * NUM_STEPS, 2)
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    distances = [(average(tmp_path / "run")[name] - weight).abs().mean() for name, weight in undisturbed.items()]
+    assert max(distances) < 1
 
 
-def test_a_fault_in_a_worker_is_told_in_one_line(tmp_path: Path, stripes: Path) -> None:
+def test_a_fault_in_a_worker_is_told_in_one_line(tmp_path: Path, stripes: Path, fit: Callable[..., Fit]) -> None:
     data = tmp_path / "data"
     shutil.copytree(stripes, data)
     broken = data / "train" / "0001TP_00003.png"
     broken.write_bytes(broken.read_bytes()[:1000])
-    command = fit_command(data, tmp_path / "run", steps=3, workers=1)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    assert done.returncode == 1
-    assert f"\nerror: {broken} cannot be read as a picture" in done.stderr
+    run = fit(tmp_path / "run", "--workers", 1, data=data)
+    assert run.wait() == 1
+    text = run.log.read_text()
+    assert f"\nerror: {broken} cannot be read as a picture" in text
+    assert "starting them again" not in text

@@ -73,17 +73,14 @@ def test_workers_do_what_one_process_does(
     losses, weights, gradients = train_some_steps(config, camvid)
     for worker in in_group(size, train_some_steps, tmp_path / "group", config, camvid):
         its_losses, its_weights, its_gradients = worker
-        # Before any step the only difference is the order of float32 sums.
-        assert its_losses[0] == pytest.approx(losses[0], rel=1e-6)
+        # The only difference is the order in which float32 numbers are added: about 1e-7 of a sum, and some more of it
+        # where a gradient is the small difference of large ones.
+        assert its_losses == pytest.approx(losses, rel=1e-5)
         assert its_gradients.keys() == gradients.keys()
         for name, gradient in gradients.items():
-            torch.testing.assert_close(its_gradients[name], gradient, rtol=1e-3, atol=1e-5)
-        # Adam divides each gradient by its own size, so that a weight whose gradient is nothing but rounding may step
-        # the other way, by the learning rate (1e-2) at most: hence a mean over all weights beside the loss.
-        assert its_losses == pytest.approx(losses, rel=1e-2)
-        assert its_weights.keys() == weights.keys()
-        distances = torch.cat([(its_weights[name] - weights[name]).abs().flatten() for name in weights])
-        assert distances.mean() < 1e-4
+            torch.testing.assert_close(its_gradients[name], gradient, rtol=1e-4, atol=1e-6)
+        # Six steps of Adam with a learning rate of 1e-2 later: a thousandth of a step.
+        torch.testing.assert_close(its_weights, weights, rtol=0, atol=1e-5)
 
 
 def loss_gradients(logits_BHW: Tensor, target_BHW: Tensor) -> tuple[list[float], Tensor]:

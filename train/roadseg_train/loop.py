@@ -93,7 +93,9 @@ class Trainer:
         if rank_and_size()[1] > 1:
             pool_norms(self.network)
             # Buffers need no broadcast: pooled norms compute the same ones on every worker.
-            self._shared = DistributedDataParallel(self.network, broadcast_buffers=False, gradient_as_bucket_view=True)
+            self._shared = DistributedDataParallel(
+                self.network, forward_sync_buffers=False, gradient_as_bucket_view=True
+            )
             self.forward = self._shared
         if machine.compiled:
             self.forward = torch.compile(self.forward)

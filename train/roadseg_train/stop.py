@@ -22,12 +22,19 @@ class StopSignals:
         self._before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def __enter__(self) -> "StopSignals":
-        for number in SIGNALS:
-            signal.signal(number, self._note)
+        self.listen()
         return self
 
     def __exit__(self, *_exception: object) -> None:
         self._put_back()
+
+    def listen(self) -> None:
+        """Take the signals, again where a library has taken them meanwhile."""
+        # Ray's C++ part lets a SIGTERM through, but has the process aborted three seconds later, by an alarm.
+        signal.alarm(0)
+        if not self.asked.is_set():
+            for number in SIGNALS:
+                signal.signal(number, self._note)
 
     @property
     def exit_code(self) -> int:

@@ -21,8 +21,7 @@ import torch
 from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.experimental import tqdm_ray
-from ray.train import Checkpoint, CheckpointConfig, RunConfig, ScalingConfig, WorkerGroupError
-from ray.train.torch import TorchTrainer
+from ray.train import Checkpoint, CheckpointConfig, LoggingConfig, WorkerGroupError
 from tqdm import tqdm
 
 from roadseg_train import checkpoint, loop
@@ -194,6 +193,7 @@ def train_on_ray(run: Path, record: RunRecord, plan: WorkerPlan, stop: StopSigna
     with ThreadPoolExecutor(max_workers=1) as ray_thread:
         try:
             ray_thread.submit(_start_ray, plan).result()
+            stop.listen()
             notice: Any = ray.remote(num_cpus=0)(StopNotice).remote()
             threading.Thread(target=_pass_on, args=(stop, notice), daemon=True).start()
             fit = functools.partial(_fit, run, record, plan, notice)
@@ -230,13 +230,14 @@ def persist(fit: Callable[[], Summary], newest_step: Callable[[], int]) -> Summa
 
 
 def _start_ray(plan: WorkerPlan) -> None:
+    os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"  # it prints each line of the workers twice
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.WARNING)
+        ray.init(logging_level=logging.ERROR)
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Ray that is started here reports to nobody
     # More workers than cores are slow, but they work; without the cores in its books Ray would wait for them for ever.
     num_cpus = max(os.cpu_count() or 1, plan.most * plan.num_cpus)
-    ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, logging_level=logging.WARNING)
+    ray.init(address="local", num_cpus=num_cpus, logging_level=logging.ERROR)
 
 
 def _pass_on(stop: StopSignals, notice: ActorHandle[StopNotice]) -> None:
@@ -252,16 +253,18 @@ def _newest_step(run: Path) -> int:
 
 
 def _fit(run: Path, record: RunRecord, plan: WorkerPlan, notice: ActorHandle[StopNotice]) -> Summary:
+    new: Any = ray.train  # type checkers see what its first version took and returned
     resources = {"CPU": plan.num_cpus} | ({"GPU": 1} if plan.gpu else {})
-    make_trainer: Any = TorchTrainer  # annotated by Ray with what its first version took and returned
-    scaling: Any = ScalingConfig
-    trainer = make_trainer(
+    trainer = new.torch.TorchTrainer(
         functools.partial(_worker_loop, run, record, plan, notice, terminal=sys.stderr.isatty()),
-        scaling_config=scaling(num_workers=plan.num_workers, use_gpu=plan.gpu, resources_per_worker=resources),
-        run_config=RunConfig(
+        scaling_config=new.ScalingConfig(
+            num_workers=plan.num_workers, use_gpu=plan.gpu, resources_per_worker=resources
+        ),
+        run_config=new.RunConfig(
             name=run.name,
             storage_path=str(run.parent),
             checkpoint_config=CheckpointConfig(num_to_keep=checkpoint.NUM_KEPT),
+            logging_config=LoggingConfig("WARNING"),
         ),
     )
     summary: Summary = trainer.fit().return_value
