@@ -22,6 +22,7 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.experimental import tqdm_ray
 from ray.train import Checkpoint, CheckpointConfig, LoggingConfig, WorkerGroupError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
 from roadseg_train import checkpoint, loop
@@ -194,7 +195,10 @@ def train_on_ray(run: Path, record: RunRecord, plan: WorkerPlan, stop: StopSigna
         try:
             ray_thread.submit(_start_ray, plan).result()
             stop.listen()
-            notice: Any = ray.remote(num_cpus=0)(StopNotice).remote()
+            # Beside this driver, whose end it does not outlive; on a worker's node it could be lost with that.
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            actor: Any = ray.remote(num_cpus=0)(StopNotice)
+            notice = actor.options(scheduling_strategy=here).remote()
             threading.Thread(target=_pass_on, args=(stop, notice), daemon=True).start()
             fit = functools.partial(_fit, run, record, plan, notice)
             return ray_thread.submit(persist, fit, functools.partial(_newest_step, run)).result()
