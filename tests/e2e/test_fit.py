@@ -175,9 +175,7 @@ def test_a_run_survives_whatever_ends_its_processes(
     torch.testing.assert_close(average(tmp_path / "run"), undisturbed, rtol=0, atol=0)
 
 
-def test_workers_share_the_batches_and_mend_each_other(
-    tmp_path: Path, fit: Callable[..., Fit], undisturbed: dict[str, torch.Tensor]
-) -> None:
+def test_workers_share_the_batches_and_are_replaced_when_one_dies(tmp_path: Path, fit: Callable[..., Fit]) -> None:
     run = fit(tmp_path / "run", "--workers", "1:2")
     run.wait_for_step(10)
     assert len(run.workers()) == 2
@@ -187,8 +185,9 @@ def test_workers_share_the_batches_and_mend_each_other(
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["step"], summary["num_images"], summary["num_workers"]) == (NUM_STEPS, 8 * NUM_STEPS, 2)
     assert list((tmp_path / "run" / "tensorboard").iterdir())
-    distances = [(average(tmp_path / "run")[name] - weight).abs().mean() for name, weight in undisturbed.items()]
-    assert max(distances) < 1
+    # Everything called road would score the stripe's own share, 0.47. That the weights are those of one process shows
+    # tests/train/test_group.py, in float32; here bfloat16 may be at work, whose rounding grows from step to step.
+    assert summary["last_heldout"]["road_iou"] > 0.8
 
 
 def test_a_fault_in_a_worker_is_told_in_one_line(tmp_path: Path, stripes: Path, fit: Callable[..., Fit]) -> None:
