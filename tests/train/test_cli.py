@@ -5,6 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import typer
+
+from roadseg_train.cli import parse_workers
+
 
 def roadseg_train(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from roadseg_train.cli import main; main()", *map(str, arguments)]
@@ -49,3 +54,14 @@ def test_an_unknown_preset_is_answered_with_the_known_ones(tmp_path: Path) -> No
     done = roadseg_train("fit", "--data", tmp_path, "--run", tmp_path / "run", "--preset", "huge")
     assert done.returncode == 2
     assert "tiny, small" in done.stderr
+
+
+@pytest.mark.parametrize(("text", "meaning"), [("0", 0), ("2", 2), ("1:4", (1, 4)), ("3:3", (3, 3))])
+def test_workers_are_a_number_or_a_range(text: str, meaning: int | tuple[int, int]) -> None:
+    assert parse_workers(text) == meaning
+
+
+@pytest.mark.parametrize("text", ["-1", "0:2", "3:2", "1:2:3", "two", "", "1:"])
+def test_other_numbers_of_workers_are_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="neither a number nor MIN:MAX"):
+        parse_workers(text)

@@ -1,13 +1,17 @@
 """What is decided without Ray; tests/e2e/test_fit.py runs the workers."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from ray.train import WorkerGroupError
 
+from roadseg_train.config import TrainConfig
 from roadseg_train.errors import DataError, RunError
 from roadseg_train.progress import Summary
-from roadseg_train.workers import MAX_FAILURES, persist
+from roadseg_train.run import RunRecord
+from roadseg_train.stop import StopSignals
+from roadseg_train.workers import MAX_FAILURES, WorkerPlan, persist, train_on_ray
 
 DONE = Summary(
     stopped=False,
@@ -68,3 +72,20 @@ def test_what_the_user_can_mend_is_not_tried_again() -> None:
     with pytest.raises(DataError, match="no such picture"):
         persist(fit, newest_step)
     assert len(calls) == 1
+
+
+def plan(num_workers: int | tuple[int, int]) -> WorkerPlan:
+    return WorkerPlan(num_workers, num_cpus=1, gpu=False, num_loaders=1, compiled=False)
+
+
+def test_a_run_folder_that_ends_with_its_job_is_refused(tmp_path: Path, config: TrainConfig) -> None:
+    unpacked = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
+    record = RunRecord(config=config, data=[], split="fit")
+    with pytest.raises(RunError, match="give --run a path that stays"):
+        train_on_ray(unpacked / "run", record, plan(1), StopSignals())
+
+
+def test_the_most_workers_must_find_a_picture_each(tmp_path: Path, config: TrainConfig) -> None:
+    record = RunRecord(config=config, data=[], split="fit")
+    with pytest.raises(RunError, match="choose at most 4 workers"):
+        train_on_ray(tmp_path / "run", record, plan((1, 5)), StopSignals())

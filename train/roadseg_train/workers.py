@@ -113,7 +113,7 @@ class RayPlace:
     def __init__(self, run: Path, notice: ActorHandle[StopNotice], device: torch.device, *, terminal: bool) -> None:
         self._run, self._device = run, device
         self._first = ray.train.get_context().get_world_rank() == 0
-        self._stop_asked: list[ObjectRef[None]] = [notice.asked.remote()]
+        self._stop_asked: list[ObjectRef[None]] = [notice.asked.remote()] if self._first else []
         self._next_look_s: float = 0.0
         self._saved_early: bool = False
         self.display: BarDisplay | LineDisplay = _display(_ray_bar if terminal else None)
