@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from roadseg_train import checkpoint
+from roadseg_train.progress import SUMMARY, Summary
 
 BASE = ("short_side_px=180", "crop_height_px=144", "crop_width_px=192")
 
@@ -76,16 +76,12 @@ def heldout_iou(data: Path, run: Path, split: str, seed: int, settings: Sequence
     words = ["fit", "--data", data, "--run", run, "--preset", "small", "--split", split, "--seed", seed, "--workers", 0]
     words += [word for setting in settings for word in ("--set", setting)]
     program = [sys.executable, "-c", "from roadseg_train.cli import main; main()"]
-    if not (run / "done").exists():
+    summary = run / SUMMARY
+    if not summary.exists():
         with run.with_suffix(".log").open("wb") as log:
             command = [*program, *map(str, words)]
             subprocess.run(command, check=True, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        (run / "done").touch()
-    newest = checkpoint.newest(run)
-    record = newest and checkpoint.read_record(newest)
-    if record is None:
-        raise RuntimeError(f"{run} has no whole checkpoint; remove the folder and run this again")
-    return record.metrics["heldout_road_iou"]
+    return Summary.model_validate_json(summary.read_text()).last_heldout["road_iou"]
 
 
 if __name__ == "__main__":

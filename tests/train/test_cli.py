@@ -11,7 +11,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+import typer
 
+from roadseg_train.cli import parse_workers
 from roadseg_train.storage import Place, at
 from tests.seaweed import BUCKET, Seaweed
 
@@ -157,3 +159,14 @@ def test_a_server_that_is_not_s3_is_told(camvid: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {url} refuses s3://bucket/run")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("text", "meaning"), [("0", 0), ("2", 2), ("1:4", (1, 4)), ("3:3", (3, 3))])
+def test_workers_are_a_number_or_a_range(text: str, meaning: int | tuple[int, int]) -> None:
+    assert parse_workers(text) == meaning
+
+
+@pytest.mark.parametrize("text", ["-1", "0:2", "3:2", "1:2:3", "two", "", "1:"])
+def test_other_numbers_of_workers_are_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="neither a number nor MIN:MAX"):
+        parse_workers(text)

@@ -1,9 +1,13 @@
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
+import pytest
 import torch
 
 from roadseg_train.config import TrainConfig
-from roadseg_train.crops import Crops, batch_numbers, halve
+from roadseg_train.crops import Crops, crop_numbers, halve, load
 from roadseg_train.dataset import find_frames
 from roadseg_train.split import select
 
@@ -25,11 +29,39 @@ def test_an_epoch_visits_every_frame_once(camvid: Path, config: TrainConfig) -> 
         assert seen != list(range(20))
 
 
-def test_workers_share_every_batch() -> None:
-    alone = batch_numbers(3, 5, batch_size=4, rank=0, num_workers=1)
-    assert alone == [[12, 13, 14, 15], [16, 17, 18, 19]]
-    together = zip(*(batch_numbers(3, 5, batch_size=4, rank=rank, num_workers=2) for rank in (0, 1)), strict=True)
-    assert [first + second for first, second in together] == alone
+def test_workers_share_every_batch(config: TrainConfig) -> None:
+    schedule = config.model_copy(update={"num_steps": 5, "batch_size": 8})
+    alone = crop_numbers(schedule, 3, rank=0, num_workers=1)
+    assert alone == [[24, 25, 26, 27, 28, 29, 30, 31], [32, 33, 34, 35, 36, 37, 38, 39]]
+    first = [crop_numbers(schedule, 3, rank, num_workers=3)[0] for rank in range(3)]
+    assert first == [[24, 25, 26], [27, 28, 29], [30, 31]]
+
+
+def test_micro_batches_share_a_batch(config: TrainConfig) -> None:
+    schedule = config.model_copy(update={"num_steps": 2, "batch_size": 4, "accumulate": 2})
+    assert crop_numbers(schedule, 1, rank=0, num_workers=1) == [[4, 5], [6, 7]]
+
+
+@pytest.mark.parametrize("num_loaders", [1, 2])
+def test_loaders_make_the_same_batches_in_the_same_order(camvid: Path, config: TrainConfig, num_loaders: int) -> None:
+    crops = Crops(select(find_frames(camvid), "fit"), config)
+    numbers = crop_numbers(config, 0, rank=0, num_workers=1)
+    expected = list(load(crops, numbers, num_loaders=0, pin_memory=False))
+    made = list(load(crops, numbers, num_loaders=num_loaders, pin_memory=False))
+    assert len(made) == len(numbers)
+    torch.testing.assert_close(made, expected, rtol=0, atol=0)
+
+
+def test_loaders_outlive_a_signal_to_the_group(camvid: Path, config: TrainConfig) -> None:
+    crops = Crops(select(find_frames(camvid), "fit"), config)
+    numbers = crop_numbers(config.model_copy(update={"num_steps": 50}), 0, rank=0, num_workers=1)
+    batches = iter(load(crops, numbers, num_loaders=2, pin_memory=False))
+    next(batches)
+    for loader in multiprocessing.active_children():
+        assert loader.pid is not None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(loader.pid, number)
+    assert len(list(batches)) == 49
 
 
 def test_the_first_steps_see_half_the_scale(camvid: Path, config: TrainConfig) -> None:

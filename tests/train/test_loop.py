@@ -1,44 +1,59 @@
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from roadseg_train import checkpoint
 from roadseg_train.config import TrainConfig
 from roadseg_train.dataset import find_frames
 from roadseg_train.errors import RunError
-from roadseg_train.loop import Trainer, choose_dtype, learning_rate, train
+from roadseg_train.loop import (
+    ONE_CPU,
+    Machine,
+    Trainer,
+    Wish,
+    check_shares,
+    choose_dtype,
+    learning_rate,
+    train,
+)
+from roadseg_train.progress import Progress, Summary
 from roadseg_train.split import select
 from roadseg_train.storage import Place, at
 
 
-class SilentBar:
-    def set_description(self, desc: str) -> None: ...
+class Host:
+    """Where nothing happens but what is asked for: the end of the run, wished for or not."""
 
-    def update(self, n: int) -> None: ...
+    def __init__(self, *, stop_after: int | None = None, crash_after: int | None = None) -> None:
+        self.stop_after, self.crash_after = stop_after, crash_after
+        self.reported: list[dict[str, float]] = []
+        self.shown: list[Progress] = []
 
-
-def run(config: TrainConfig, data: Path, place: Place, stop_after: int | None = None) -> list[dict[str, float]]:
-    """Train into a place, as a run that is killed after a checkpoint would where `stop_after` says so."""
-    reported: list[dict[str, float]] = []
-
-    def save(state: dict[str, Any], step: int, metrics: dict[str, float]) -> None:
-        checkpoint.publish_into(place, state, step=step, metrics=metrics)
-        reported.append(metrics)
-        if step == stop_after:
+    def report(self, metrics: dict[str, float]) -> None:
+        self.reported.append(metrics)
+        if metrics["step"] == self.crash_after:
             raise KeyboardInterrupt
 
+    def wish(self) -> Wish:
+        return Wish.STOP if self.stop_after == self.shown[-1].step else Wish.GO_ON
+
+    def show(self, progress: Progress) -> None:
+        self.shown.append(progress)
+
+
+def run(config: TrainConfig, data: Path, place: Place, host: Host | None = None, machine: Machine = ONE_CPU) -> Summary:
+    """Train into a place, from its newest checkpoint on."""
     frames = find_frames(data)
-    train(
+    return train(
         config,
         select(frames, "fit"),
         select(frames, "heldout"),
         run=place,
-        save=save,
-        make_bar=lambda _done, _total: SilentBar(),
+        host=host or Host(),
+        machine=machine,
     )
-    return reported
 
 
 def weights(place: Place) -> dict[str, torch.Tensor]:
@@ -51,10 +66,25 @@ def weights(place: Place) -> dict[str, torch.Tensor]:
 def test_a_run_that_was_cut_ends_as_the_undisturbed_one(place: Place, camvid: Path, config: TrainConfig) -> None:
     run(config, camvid, place / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(config, camvid, place / "cut", stop_after=2)
-    metrics = run(config, camvid, place / "cut")
-    assert [m["step"] for m in metrics] == [4, 6]
+        run(config, camvid, place / "cut", Host(crash_after=2))
+    rest = Host()
+    run(config, camvid, place / "cut", rest)
+    assert [metrics["step"] for metrics in rest.reported] == [4, 6]
     torch.testing.assert_close(weights(place / "cut"), weights(place / "whole"), rtol=0, atol=0)
+
+
+def test_a_run_that_is_asked_to_stop_saves_between_checkpoints(
+    tmp_path: Path, camvid: Path, config: TrainConfig
+) -> None:
+    run(config, camvid, at(tmp_path / "whole"))
+    first = Host(stop_after=3)
+    summary = run(config, camvid, at(tmp_path / "stopped"), first)
+    assert (summary.stopped, summary.step, summary.num_images) == (True, 3, 12)
+    assert [metrics["step"] for metrics in first.reported] == [2, 3]
+    assert "heldout_road_iou" not in first.reported[-1]  # leaving is urgent
+    summary = run(config, camvid, at(tmp_path / "stopped"))
+    assert (summary.stopped, summary.step, summary.num_images) == (False, 6, 24)
+    torch.testing.assert_close(weights(at(tmp_path / "stopped")), weights(at(tmp_path / "whole")), rtol=0, atol=0)
 
 
 def test_another_seed_is_another_run(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
@@ -67,9 +97,44 @@ def test_another_seed_is_another_run(tmp_path: Path, camvid: Path, config: Train
 
 def test_it_learns_the_drawn_road(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
     longer = config.model_copy(update={"num_steps": 60, "checkpoint_every_steps": 60, "ema_decay": 0.9})
-    (metrics,) = run(longer, camvid, at(tmp_path))
+    summary = run(longer, camvid, at(tmp_path))
     # Everything called road would score the road's own share, a third, on the held-out frames.
-    assert metrics["heldout_road_iou"] > 0.6
+    assert summary.best_heldout["road_iou"] > 0.6
+    assert summary.best_step == 60
+
+
+def test_progress_counts_every_step(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
+    host = Host()
+    summary = run(config, camvid, at(tmp_path), host)
+    assert [progress.step for progress in host.shown] == [1, 2, 3, 4, 5, 6]
+    assert host.shown[0].heldout_iou is None
+    assert host.shown[-1].heldout_iou == host.reported[1]["heldout_road_iou"]
+    assert host.shown[-1].left_s == 0
+    assert all(0 <= progress.wait_share <= 1 for progress in host.shown)
+    assert 0 <= summary.data_wait_share <= 1
+    assert summary.images_per_s > 0
+
+
+def test_the_curves_of_a_continued_run_are_one_line(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
+    longer = config.model_copy(update={"num_steps": 30, "checkpoint_every_steps": 15})
+    with pytest.raises(KeyboardInterrupt):
+        run(longer, camvid, at(tmp_path), Host(crash_after=15))
+    run(longer, camvid, at(tmp_path))
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 2
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    for tag, steps in {
+        "train/loss": [10, 20, 30],
+        "train/iou_loss": [10, 20, 30],
+        "train/bce_loss": [10, 20, 30],
+        "train/learning_rate": [10, 20, 30],
+        "train/images_per_s": [10, 20, 30],
+        "train/data_wait_share": [10, 20, 30],
+        "heldout/road_iou": [15, 30],
+        "heldout/f1": [15, 30],
+        "heldout/max_f": [15, 30],
+    }.items():
+        assert [event.step for event in events.Scalars(tag)] == steps, tag
 
 
 def test_learning_rate(config: TrainConfig) -> None:
@@ -86,17 +151,46 @@ def test_norms_and_biases_do_not_decay(config: TrainConfig) -> None:
     assert {p.ndim for p in others["params"]} == {1}
 
 
+def random_batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    picture = torch.randint(0, 256, (size, 3, 32, 48), dtype=torch.uint8)
+    return picture, torch.randint(0, 3, (size, 2, 32, 48), dtype=torch.uint8)
+
+
 def test_the_average_follows_the_weights(config: TrainConfig) -> None:
     # With a decay of one half the average is the mean of itself and the new weights, after the first copy.
     trainer = Trainer(config)
-    picture = torch.randint(0, 256, (4, 3, 32, 48), dtype=torch.uint8)
-    truth = torch.randint(0, 3, (4, 2, 32, 48), dtype=torch.uint8)
-    trainer.train_step(picture, truth)
-    first = trainer.network.head.weight.detach().clone()
-    trainer.train_step(picture, truth)
-    second = trainer.network.head.weight.detach()
+    batch = random_batch(4)
+    trainer.train_step([batch])
+    first = trainer.network.unet.head.weight.detach().clone()
+    trainer.train_step([batch])
+    second = trainer.network.unet.head.weight.detach()
     average = trainer.average.state_dict()["module.unet.head.weight"]
     torch.testing.assert_close(average, (first + second) / 2)
+
+
+def test_micro_batches_add_up_to_the_mean_gradient(config: TrainConfig) -> None:
+    batches = [random_batch(2), random_batch(2)]
+    gradients, losses = [], []
+    for batch in batches:
+        alone = Trainer(config)
+        losses.append(alone.train_step([batch])["loss"])
+        gradients.append(alone.network.unet.head.weight.grad)
+    together = Trainer(config)
+    assert together.train_step(batches)["loss"] == pytest.approx(sum(losses) / 2)
+    assert gradients[0] is not None
+    assert gradients[1] is not None
+    torch.testing.assert_close(together.network.unet.head.weight.grad, (gradients[0] + gradients[1]) / 2)
+    assert together.step == 1
+
+
+def test_a_compiled_network_takes_the_same_steps(config: TrainConfig) -> None:
+    small = config.model_copy(update={"widths": (4, 4)})  # the compiler takes its time
+    plain, compiled = Trainer(small), Trainer(small, Machine(compiled=True))
+    batch = random_batch(4)
+    for _ in range(2):
+        assert compiled.train_step([batch]) == pytest.approx(plain.train_step([batch]), rel=1e-4)
+    assert compiled.state()["network"].keys() == plain.state()["network"].keys()
+    assert compiled.state()["average"].keys() == plain.state()["average"].keys()
 
 
 def test_an_asked_for_precision_is_taken(config: TrainConfig) -> None:
@@ -105,7 +199,11 @@ def test_an_asked_for_precision_is_taken(config: TrainConfig) -> None:
     assert "asked for" in reason
 
 
-def test_a_batch_must_be_shared_equally(tmp_path: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("roadseg_train.loop._worker", lambda: (0, 3))
-    with pytest.raises(RunError, match="batch of 4 cannot be shared by 3 workers"):
-        train(config, [], [], run=at(tmp_path), save=lambda *_: None, make_bar=lambda _d, _t: SilentBar())
+def test_every_worker_must_have_a_picture(config: TrainConfig) -> None:
+    check_shares(config, 4)
+    with pytest.raises(RunError, match=r"5 workers cannot share 4 pictures .* at most 4"):
+        check_shares(config, 5)
+    with pytest.raises(RunError, match=r"3 workers cannot share 2 pictures .* at most 2"):
+        check_shares(config.model_copy(update={"accumulate": 2}), 3)
+    with pytest.raises(RunError, match="batch of 4 cannot be cut into 3"):
+        check_shares(config.model_copy(update={"accumulate": 3}), 1)

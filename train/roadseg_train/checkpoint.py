@@ -60,6 +60,14 @@ def read_newest(run: Place) -> dict[str, Any] | None:
     return None
 
 
+def newest_step(run: Place) -> int:
+    """The step of the newest checkpoint whose record was written; 0 where there is none."""
+    for folder in _folders(run):
+        if RECORD in folder.names():
+            return int(str(folder).rpartition(PREFIX)[2])
+    return 0
+
+
 def _read(folder: Place) -> dict[str, Any] | None:
     """The state of a whole checkpoint; None where it was cut short."""
     try:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from roadseg_train.config import DEFAULT_THRESHOLD, PRESETS, override
 from roadseg_train.errors import RoadsegTrainError
+from roadseg_train.progress import SUMMARY
 from roadseg_train.split import SPLITS, other_side
 
 if TYPE_CHECKING:
@@ -39,12 +40,32 @@ def fit(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="FIELD=VALUE: a field of the preset replaced; may be repeated.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Ray Train workers; 0 trains in this process without Ray.")] = 1,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps from checkpoint to checkpoint instead of the preset's.")
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Compute each batch in this many parts, for less memory; divides it.")
+    ] = None,
+    workers: Annotated[
+        str,
+        typer.Option(
+            metavar="N | MIN:MAX",
+            help="Ray Train workers: as many, or as many of these as there is room for; 0 trains here without Ray.",
+        ),
+    ] = "1",
     cpus_per_worker: Annotated[
         int | None, typer.Option(min=1, help="Threads of each worker; default: this machine's cores, shared.")
     ] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="A GPU for each worker.")] = False,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Translate the network first, with torch.compile.")
+    ] = False,
+    loaders: Annotated[int, typer.Option(min=0, help="Processes of each worker that make crops ahead of steps.")] = 1,
 ) -> None:
-    """Train a U-Net and keep its checkpoints in a run."""
+    """Train a U-Net and keep its checkpoints in a run; the same command continues after whatever ended it.
+
+    SIGTERM and Ctrl-C save first, and end with exit code 143 or 130.
+    """
     if preset not in PRESETS:
         raise typer.BadParameter(f"choose one of {', '.join(PRESETS)}", param_hint="--preset")
     from roadseg_train.storage import reach  # noqa: PLC0415  # libraries take seconds to import
@@ -52,21 +73,48 @@ def fit(
     place, uris = reach(run), [reach(folder).uri for folder in data]
     from roadseg_train.check import check_data  # noqa: PLC0415
     from roadseg_train.run import RunRecord, fetch, open_run  # noqa: PLC0415
-    from roadseg_train.workers import train_here, train_on_ray  # noqa: PLC0415
+    from roadseg_train.stop import StopSignals  # noqa: PLC0415
+    from roadseg_train.workers import WorkerPlan, train_here, train_on_ray  # noqa: PLC0415
 
-    flags = [f"seed={seed}", *([f"num_steps={steps}"] if steps else [])]
-    config = override(PRESETS[preset](), [*(settings or []), *flags])
+    num_workers = parse_workers(workers)
+    flags = {
+        "seed": seed,
+        "num_steps": steps,
+        "checkpoint_every_steps": checkpoint_every,
+        "accumulate": accumulate,
+    }
+    given = [f"{field}={value}" for field, value in flags.items() if value is not None]
+    config = override(PRESETS[preset](), [*(settings or []), *given])
     say_left_out(check_data(fetch(uris), [side for side in (split, other_side(split)) if side]))
     record = RunRecord.of(config=config, data=uris, split=split)
     num_fit, num_heldout = len(record.fit_frames), len(record.heldout_frames())
     open_run(place, record)
     typer.echo(f"{run}: {preset} on {num_fit} frames of split {split!r}, scored on {num_heldout} held-out ones")
-    if workers == 0:
-        train_here(place, record)
-    else:
-        cores = cpus_per_worker or max(1, (os.cpu_count() or 1) // workers)
-        train_on_ray(place, record, num_workers=workers, cpus_per_worker=cores)
-    typer.echo(f"done; next: roadseg-train evaluate --run {run}")
+    most = num_workers if isinstance(num_workers, int) else num_workers[1]
+    cores = cpus_per_worker or max(1, (os.cpu_count() or 1) // max(1, most))
+    plan = WorkerPlan(num_workers, num_cpus=cores, gpu=gpu, num_loaders=loaders, compiled=compile_)
+    with StopSignals() as stop:
+        summary = (train_here if num_workers == 0 else train_on_ray)(place, record, plan, stop)
+    (place / SUMMARY).write_text(summary.model_dump_json(indent=2) + "\n")
+    typer.echo(summary.text(run))
+    if summary.stopped:
+        typer.echo(f"saved at step {summary.step}; the same command continues from there")
+        raise typer.Exit(stop.exit_code)
+    typer.echo(f"next: roadseg-train evaluate --run {run}")
+
+
+def parse_workers(text: str) -> int | tuple[int, int]:
+    """`N`, or `MIN:MAX` with 1 <= MIN <= MAX."""
+    try:
+        numbers = tuple(int(part) for part in text.split(":"))
+    except ValueError:
+        numbers = ()
+    match numbers:
+        case (count,) if count >= 0:
+            return count
+        case (least, most) if 1 <= least <= most:
+            return least, most
+    raise typer.BadParameter(f"{text!r} is neither a number nor MIN:MAX, such as 2 or 1:4", param_hint="--workers")
 
 
 @app.command()

@@ -35,6 +35,7 @@ class TrainConfig(BaseModel):
     num_warmup_steps: int = Field(ge=0)
     num_coarse_steps: int = Field(default=0, ge=0)  # the first steps see crops at half the scale: a quarter of the cost
     batch_size: int = Field(ge=1)
+    accumulate: int = Field(default=1, ge=1)  # parts of a batch that are computed one after the other
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     ema_decay: float = Field(ge=0, lt=1)

@@ -1,30 +1,37 @@
-"""The endless, numbered stream of training crops."""
+"""The endless, numbered stream of training crops, and the processes that make them ahead of the steps."""
 
+import os
+import signal
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from roadseg_train.augment import augment
 from roadseg_train.config import TrainConfig
 from roadseg_train.dataset import Frame, read_classes, read_frame
 from roadseg_train.geometry import SizeRule, resize
+from roadseg_train.group import share
+
+NUM_BATCHES_AHEAD = 4  # by each loader
 
 
 class Crops(Dataset[tuple[Tensor, Tensor]]):
     """Crop number i: epoch i // len(frames) visits every frame once, in an order of its own.
 
     A crop depends on the seed and its number alone, so that any worker can make any crop and a run can be continued in
-    the middle. Frames are decoded and scaled once, and kept (three bytes a pixel).
+    the middle. Frames are decoded and scaled once, by several threads, and kept (four bytes a pixel).
     """
 
     def __init__(self, frames: Sequence[Frame], config: TrainConfig) -> None:
         self.config = config
         self.coarse = halve(config)
-        self.frames = [self._load(frame) for frame in frames]
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+            self.frames = list(threads.map(self._load, frames))
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """RGB uint8 (3, crop height, crop width); target and classes uint8 (2, crop height, crop width)."""
@@ -58,9 +65,34 @@ def halve(config: TrainConfig) -> TrainConfig:
     )
 
 
-def batch_numbers(step: int, num_steps: int, batch_size: int, rank: int, num_workers: int) -> list[list[int]]:
-    """Which crops a worker takes in each of the steps from `step` to `num_steps`: its equal share of each batch."""
-    share = batch_size // num_workers
-    return [
-        list(range(s * batch_size + rank * share, s * batch_size + (rank + 1) * share)) for s in range(step, num_steps)
-    ]
+def crop_numbers(config: TrainConfig, step: int, rank: int, num_workers: int) -> list[list[int]]:
+    """Which crops a worker takes in each micro-batch from step number `step` to the last: its share of it."""
+    size = config.batch_size // config.accumulate
+    part = share(size, rank, num_workers)
+    first, last = step * config.accumulate, config.num_steps * config.accumulate
+    return [list(range(i * size + part.start, i * size + part.stop)) for i in range(first, last)]
+
+
+def load(
+    crops: Crops, numbers: list[list[int]], *, num_loaders: int, pin_memory: bool
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Batches of these crops, made ahead of their use by `num_loaders` processes; 0 makes them when asked, in this one.
+
+    The loaders are forked, so that all of them read the one copy of the decoded frames in this process's memory. Copies
+    in /dev/shm would be an alternative, but containers seldom have more than 64 MB of that.
+    """
+    return DataLoader(
+        crops,
+        batch_sampler=numbers,
+        num_workers=num_loaders,
+        prefetch_factor=NUM_BATCHES_AHEAD if num_loaders else None,
+        multiprocessing_context="fork" if num_loaders else None,
+        worker_init_fn=_ignore_stop_signals,
+        pin_memory=pin_memory,
+    )
+
+
+def _ignore_stop_signals(_loader: int) -> None:
+    """A stop that reaches the whole process group is obeyed by the step, which still needs its batch."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

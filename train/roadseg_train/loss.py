@@ -1,10 +1,11 @@
-"""Losses over labelled pixels; void never counts."""
+"""Losses over labelled pixels of the whole batch, of which each worker has a part; void never counts."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from roadseg_train.dataset import ROAD, UNKNOWN_CLASS, VOID
+from roadseg_train.group import sum_over_workers
 
 
 def iou_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
@@ -23,10 +24,11 @@ def iou_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
     labelled = (target_BHW != VOID).float()
     truth = (target_BHW == ROAD).float()
     prob = torch.sigmoid(logits_BHW.float()) * labelled
-    intersection = (prob * truth).sum()
-    union = (prob + truth).sum() - intersection
+    intersection, total = sum_over_workers(torch.stack(((prob * truth).sum(), (prob + truth).sum())))
+    union = total - intersection
     smooth = 1.0  # one pixel: keeps a batch without road, or without labels, finite
-    return 1 - (intersection + smooth) / (union + smooth)
+    loss: Tensor = 1 - (intersection + smooth) / (union + smooth)
+    return loss
 
 
 def bce_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
@@ -39,7 +41,7 @@ def bce_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
     labelled = (target_BHW != VOID).float()
     truth = (target_BHW == ROAD).float()
     total = F.binary_cross_entropy_with_logits(logits_BHW.float(), truth, weight=labelled, reduction="sum")
-    return total / labelled.sum().clamp(min=1)
+    return _mean_over_workers(total, labelled.sum())
 
 
 def lovasz_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
@@ -77,4 +79,10 @@ def class_loss(logits_BCHW: Tensor, classes_BHW: Tensor) -> Tensor:
     classes_BHW = classes_BHW[:, ::2, ::2].long()
     known = (classes_BHW != UNKNOWN_CLASS).sum()
     total = F.cross_entropy(logits_BCHW.float(), classes_BHW - 1, ignore_index=UNKNOWN_CLASS - 1, reduction="sum")
-    return total / known.clamp(min=1)
+    return _mean_over_workers(total, known)
+
+
+def _mean_over_workers(total: Tensor, count: Tensor) -> Tensor:
+    total, count = sum_over_workers(torch.stack((total, count.to(total.dtype))))
+    mean: Tensor = total / count.clamp(min=1)
+    return mean

@@ -1,0 +1,119 @@
+"""Several processes over Gloo, beside one process that does the same work alone."""
+
+import multiprocessing
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, distributed
+
+from roadseg_train.config import TrainConfig
+from roadseg_train.crops import Crops, crop_numbers, load
+from roadseg_train.dataset import find_frames
+from roadseg_train.group import rank_and_size, share, sum_over_workers
+from roadseg_train.loop import Trainer
+from roadseg_train.loss import bce_loss, iou_loss
+from roadseg_train.split import select
+
+TIMEOUT_S = 300
+
+Work = Callable[..., Any]
+
+
+def in_group(size: int, work: Work, folder: Path, *arguments: object) -> list[Any]:
+    """What `work` returns in each of `size` processes that torch.distributed has joined."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    folder.mkdir()
+    context = multiprocessing.get_context("fork")  # importing torch anew takes seconds
+    processes = [
+        context.Process(target=_join, args=(rank, size, port, folder, work, arguments)) for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(TIMEOUT_S)
+        assert process.exitcode == 0
+    return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
+
+
+def _join(rank: int, size: int, port: int, folder: Path, *call: Any) -> None:
+    work, arguments = call
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
+    torch.save(work(*arguments), folder / f"{rank}.pt")
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def train_some_steps(config: TrainConfig, data: Path) -> tuple[list[float], dict[str, Tensor], Any]:
+    """Losses of the steps, the averaged weights, and the gradients of the first step."""
+    trainer = Trainer(config)
+    rank, size = rank_and_size()
+    crops = Crops(select(find_frames(data), "fit"), config)
+    batches = iter(load(crops, crop_numbers(config, 0, rank, size), num_loaders=0, pin_memory=False))
+    losses, gradients = [], {}
+    for step in range(config.num_steps):
+        losses.append(trainer.train_step([next(batches) for _ in range(config.accumulate)])["loss"])
+        if step == 0:
+            gradients = {name: p.grad.clone() for name, p in trainer.network.named_parameters() if p.grad is not None}
+    return losses, trainer.average.state_dict(), gradients
+
+
+@pytest.mark.parametrize(("size", "accumulate"), [(2, 2), (3, 1)])
+def test_workers_do_what_one_process_does(
+    tmp_path: Path, camvid: Path, config: TrainConfig, size: int, accumulate: int
+) -> None:
+    # 8 pictures on 3 workers are shares of 3, 3 and 2: sums and counts do not mind.
+    config = config.model_copy(update={"batch_size": 8, "accumulate": accumulate})
+    torch.set_num_threads(1)
+    losses, weights, gradients = train_some_steps(config, camvid)
+    for worker in in_group(size, train_some_steps, tmp_path / "group", config, camvid):
+        its_losses, its_weights, its_gradients = worker
+        # The only difference is the order in which float32 numbers are added: about 1e-7 of a sum, and some more of it
+        # where a gradient is the small difference of large ones.
+        assert its_losses == pytest.approx(losses, rel=1e-5)
+        assert its_gradients.keys() == gradients.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(its_gradients[name], gradient, rtol=1e-4, atol=1e-6)
+        # Six steps of Adam with a learning rate of 1e-2 later: a thousandth of a step.
+        torch.testing.assert_close(its_weights, weights, rtol=0, atol=1e-5)
+
+
+def loss_gradients(logits_BHW: Tensor, target_BHW: Tensor) -> tuple[list[float], Tensor]:
+    rank, size = rank_and_size()
+    part = share(len(logits_BHW), rank, size)
+    logits = logits_BHW[part.start : part.stop].requires_grad_()
+    target = target_BHW[part.start : part.stop]
+    losses = [iou_loss(logits, target), bce_loss(logits, target)]
+    (losses[0] + 2 * losses[1]).backward()
+    assert logits.grad is not None
+    return [float(loss.detach()) for loss in losses], logits.grad / size  # as DistributedDataParallel divides
+
+
+def test_losses_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    logits, target = torch.randn(5, 6, 7), torch.randint(0, 3, (5, 6, 7), dtype=torch.uint8)
+    target[0] = 0  # a worker without a labelled pixel must not weigh as one with many
+    losses, gradient = loss_gradients(logits.clone(), target)
+    workers = in_group(3, loss_gradients, tmp_path / "group", logits, target)
+    assert [its_losses for its_losses, _ in workers] == [pytest.approx(losses)] * 3
+    torch.testing.assert_close(torch.cat([its_gradient for _, its_gradient in workers]), gradient)
+
+
+def test_one_process_is_its_own_sum() -> None:
+    tensor = torch.ones(3)
+    assert sum_over_workers(tensor) is tensor
+    assert rank_and_size() == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("num_items", "size", "lengths"), [(8, 3, [3, 3, 2]), (8, 2, [4, 4]), (5, 5, [1] * 5), (7, 4, [2, 2, 2, 1])]
+)
+def test_shares_are_nearly_equal(num_items: int, size: int, lengths: list[int]) -> None:
+    shares = [share(num_items, rank, size) for rank in range(size)]
+    assert [len(part) for part in shares] == lengths
+    assert [i for part in shares for i in part] == list(range(num_items))
