@@ -129,10 +129,12 @@ def evaluate(
             typer.echo(f"warning: {warning}", err=True)
     folder = run / "evaluation" / f"{evaluation.dataset.replace(' ', '-').lower()}-{split}"
     with TemporaryDirectory() as scratch:
-        (Path(scratch) / "metrics.json").write_text(evaluation.model_dump_json(indent=2) + "\n")
+        local = Path(scratch) / "evaluation"
+        local.mkdir()  # with the usual permissions, which the scratch folder itself has not
+        (local / "metrics.json").write_text(evaluation.model_dump_json(indent=2) + "\n")
         report = render_report(evaluation, show_cases(program, frames, evaluation), pictures)
-        (Path(scratch) / "report.html").write_text(report)
-        shutil.copytree(scratch, folder, dirs_exist_ok=True)
+        (local / "report.html").write_text(report)
+        shutil.copytree(local, folder, dirs_exist_ok=True)
     print_scores(evaluation)
     typer.echo(f"wrote {folder / 'report.html'} and metrics.json beside it")
     if pictures:
