@@ -39,8 +39,7 @@ def serve_until_stopped(*, model: str, host: str, port: int) -> None:
     print(f"starting {model} ...", flush=True)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     stopped = threading.Event()
-    for stop_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(stop_signal, lambda _number, _stack: stopped.set())
+    _note_stop_signals(stopped)
     # Ray starts in a thread, where it cannot put a SIGTERM handler of its own in place: that one would leave in the
     # midst of the start, with Ray's agents running on. The thread lives to the end, as Ray's processes die with it.
     with ThreadPoolExecutor(max_workers=1) as ray_thread:
@@ -53,6 +52,7 @@ def serve_until_stopped(*, model: str, host: str, port: int) -> None:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             ).result()
+            _note_stop_signals(stopped)
             if not stopped.is_set():
                 serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
                 serve.run_many([serve.RunTarget(application, name=APPLICATION)], wait_for_applications_running=False)
@@ -83,6 +83,13 @@ def check_port(host: str, port: int) -> None:
                 f"port {port} is in use by another program; stop that one, or choose another with --port"
             ) from error
         raise StartError(f"cannot listen on {host} port {port} ({error}); check --host and --port") from error
+
+
+def _note_stop_signals(stopped: threading.Event) -> None:
+    for stop_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(stop_signal, lambda _number, _stack: stopped.set())
+    # Ray's C++ part, once it runs, lets a SIGTERM through but has the process aborted three seconds later, by an alarm.
+    signal.alarm(0)
 
 
 def _wait_until_ready(url: str, stopped: threading.Event) -> bool:

@@ -29,6 +29,14 @@ def test_ctrl_c_twice_stops_everything(start_server: StartServer, red_artefact: 
         assert_nothing_left(server)
 
 
+def test_sigterm_stops_everything(start_server: StartServer, red_artefact: Path) -> None:
+    with start_server("--model", str(red_artefact)) as server:
+        server.wait_until_ready()
+        server.process.terminate()
+        assert server.wait_until_stopped() == 0
+        assert_nothing_left(server)
+
+
 @pytest.mark.parametrize("after_s", [0.5, 2, 3.5])
 @pytest.mark.parametrize("by", ["Ctrl-C", "SIGTERM"])
 def test_a_signal_while_starting_stops_everything(
