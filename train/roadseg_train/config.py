@@ -102,21 +102,45 @@ def tiny() -> TrainConfig:
 
 
 def small() -> TrainConfig:
-    """The recipe of the bundled model: about an hour on two CPU cores with bfloat16 instructions."""
+    """A small network that costs little on a CPU: half an hour of training on two cores with bfloat16 instructions."""
     return TrainConfig(
         preset="small",
         widths=(24, 48, 72, 96, 128),
         short_side_px=360,
         num_steps=4000,
         num_warmup_steps=200,
+        num_coarse_steps=2400,
         batch_size=8,
         learning_rate=2e-3,
         weight_decay=1e-2,
         ema_decay=0.998,
         checkpoint_every_steps=500,
+        class_weight=0.4,
         crop_height_px=272,
         crop_width_px=352,
     )
 
 
-PRESETS: dict[str, Callable[[], TrainConfig]] = {"tiny": tiny, "small": small}
+def full() -> TrainConfig:
+    """The recipe for a GPU: a wider network, whole frames, about 700 epochs of CamVid."""
+    return TrainConfig(
+        preset="full",
+        widths=(32, 64, 96, 160, 224),
+        short_side_px=360,
+        num_steps=20_000,
+        num_warmup_steps=1000,
+        batch_size=16,
+        learning_rate=2e-3,
+        weight_decay=1e-2,
+        ema_decay=0.999,
+        checkpoint_every_steps=1000,
+        class_weight=0.4,
+        crop_height_px=352,
+        crop_width_px=480,
+        scale_range=(0.5, 2.0),
+        degrade_probability=0.35,
+        cover_probability=0.3,
+    )
+
+
+PRESETS: dict[str, Callable[[], TrainConfig]] = {"tiny": tiny, "small": small, "full": full}
