@@ -15,7 +15,7 @@ from roadseg_train.crops import Crops, crop_numbers, load
 from roadseg_train.dataset import find_frames
 from roadseg_train.group import rank_and_size, share, sum_over_workers
 from roadseg_train.loop import Trainer
-from roadseg_train.loss import bce_loss, iou_loss
+from roadseg_train.loss import bce_loss, class_loss, iou_loss, lovasz_loss
 from roadseg_train.split import select
 
 TIMEOUT_S = 300
@@ -68,7 +68,8 @@ def test_workers_do_what_one_process_does(
     tmp_path: Path, camvid: Path, config: TrainConfig, size: int, accumulate: int
 ) -> None:
     # 8 pictures on 3 workers are shares of 3, 3 and 2: sums and counts do not mind.
-    config = config.model_copy(update={"batch_size": 8, "accumulate": accumulate})
+    every_loss = {"iou_weight": 0.5, "bce_weight": 0.2, "lovasz_weight": 0.2, "class_weight": 0.4}
+    config = config.model_copy(update={"batch_size": 8, "accumulate": accumulate, **every_loss})
     torch.set_num_threads(1)
     losses, weights, gradients = train_some_steps(config, camvid)
     for worker in in_group(size, train_some_steps, tmp_path / "group", config, camvid):
@@ -88,8 +89,12 @@ def loss_gradients(logits_BHW: Tensor, target_BHW: Tensor) -> tuple[list[float],
     part = share(len(logits_BHW), rank, size)
     logits = logits_BHW[part.start : part.stop].requires_grad_()
     target = target_BHW[part.start : part.stop]
-    losses = [iou_loss(logits, target), bce_loss(logits, target)]
-    (losses[0] + 2 * losses[1]).backward()
+    losses = [iou_loss(logits, target), bce_loss(logits, target), lovasz_loss(logits, target)]
+    # The target stands in for the classes of three at half the resolution, whose logits are those of the road, shifted.
+    halves_BCHW = torch.stack([logits[:, ::2, ::2].roll(shift, -1) for shift in range(3)], dim=1)
+    losses.append(class_loss(halves_BCHW, target))
+    weights = torch.arange(1.0, len(losses) + 1)
+    (weights * torch.stack(losses)).sum().backward()
     assert logits.grad is not None
     return [float(loss.detach()) for loss in losses], logits.grad / size  # as DistributedDataParallel divides
 

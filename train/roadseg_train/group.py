@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, distributed
 
 
@@ -34,6 +35,23 @@ def sum_over_workers(tensor: Tensor) -> Tensor:
         return tensor
     total: Tensor = _Sum.apply(tensor)
     return total
+
+
+def gather_from_workers(rows: Tensor) -> Tensor:
+    """The rows of every worker, in their order: (own rows, ...) -> (all rows, ...), any type; gradients pass as above.
+
+    A sum of tensors that are zero but for each worker's own rows, whose numbers may differ.
+    """
+    rank, size = rank_and_size()
+    if size == 1:
+        return rows
+    counts = torch.zeros(size, dtype=torch.int64, device=rows.device)
+    counts[rank] = len(rows)
+    counts = _all_reduced(counts)
+    before = int(counts[:rank].sum())
+    own = (before, int(counts.sum()) - before - len(rows))
+    gathered: Tensor = sum_over_workers(F.pad(rows, (0, 0) * (rows.ndim - 1) + own))
+    return gathered
 
 
 class _Sum(torch.autograd.Function):

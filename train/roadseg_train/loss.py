@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from roadseg_train.dataset import ROAD, UNKNOWN_CLASS, VOID
-from roadseg_train.group import sum_over_workers
+from roadseg_train.group import gather_from_workers, sum_over_workers
 
 
 def iou_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
@@ -56,6 +56,7 @@ def lovasz_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
     Returns:
         A scalar of at least 0; 0 for a batch with nothing labelled.
     """
+    logits_BHW, target_BHW = gather_from_workers(logits_BHW), gather_from_workers(target_BHW)
     labelled = target_BHW != VOID
     logits, truth = logits_BHW.float()[labelled], (target_BHW[labelled] == ROAD).float()
     if truth.numel() == 0:
