@@ -96,5 +96,5 @@ def test_a_truncated_picture_is_named(tmp_path: Path) -> None:
 def test_classes_of_camvid_and_none_of_kitti(tmp_path: Path) -> None:
     label = save(tmp_path / "l.png", [[0, 3, 10], [11, 4, 3]])
     assert read_classes(frame(label, label, "camvid")).tolist() == [[1, 4, 11], [0, 5, 4]]
-    mask = save(tmp_path / "m.png", np.full((2, 3, 3), 255))
+    mask = save(tmp_path / "m.png", np.full((2, 3, 3), (255, 0, 255)))
     assert read_classes(frame(mask, mask, "kitti")).tolist() == [[0, 0, 0], [0, 0, 0]]

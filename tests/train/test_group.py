@@ -28,7 +28,7 @@ def in_group(size: int, work: Work, folder: Path, *arguments: object) -> list[An
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     folder.mkdir()
-    context = multiprocessing.get_context("fork")  # importing torch anew takes seconds
+    context = multiprocessing.get_context("spawn")  # a fork would not have the threads that differentiate
     processes = [
         context.Process(target=_join, args=(rank, size, port, folder, work, arguments)) for rank in range(size)
     ]
