@@ -80,8 +80,8 @@ def test_workers_do_what_one_process_does(
         assert its_gradients.keys() == gradients.keys()
         for name, gradient in gradients.items():
             torch.testing.assert_close(its_gradients[name], gradient, rtol=1e-4, atol=1e-6)
-        # Six steps of Adam with a learning rate of 1e-2 later: a hundredth of a step. Adam divides each gradient by its own
-        # size, so that what was added in another order counts most where a gradient is next to nothing.
+        # Six steps of Adam with a learning rate of 1e-2 later: a hundredth of a step. Adam divides each gradient by its
+        # own size, so that what was added in another order counts most where a gradient is next to nothing.
         torch.testing.assert_close(its_weights, weights, rtol=0, atol=1e-4)
 
 
