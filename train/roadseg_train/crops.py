@@ -7,14 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from roadseg_train.augment import augment
 from roadseg_train.config import TrainConfig
 from roadseg_train.dataset import Frame, read_classes, read_frame
-from roadseg_train.geometry import SizeRule, resize
+from roadseg_train.geometry import SizeRule, resize, resize_labels
 from roadseg_train.group import share
 
 NUM_BATCHES_AHEAD = 4  # by each loader
@@ -46,10 +45,7 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         image_HWC, target_HW = read_frame(frame)
         height, width = SizeRule.of(self.config).scale(*target_HW.shape)
         scaled_HWC = resize(image_HWC, height, width)
-        truth = [
-            np.array(Image.fromarray(map_HW).resize((width, height), Image.Resampling.NEAREST))
-            for map_HW in (target_HW, read_classes(frame))
-        ]
+        truth = [resize_labels(map_HW, height, width) for map_HW in (target_HW, read_classes(frame))]
         image_CHW = torch.from_numpy(scaled_HWC.copy()).permute(2, 0, 1).contiguous()
         return image_CHW, torch.from_numpy(np.stack(truth))
 

@@ -113,21 +113,18 @@ def read_target(frame: Frame) -> UInt8Array:
     Raises:
         FaultyDataError: the mask is missing, cannot be decoded, or is not in the form of its dataset.
     """
-    mask = _decode(frame.mask, mode=None)
-    return _camvid_target(mask, frame.mask) if frame.form == "camvid" else _kitti_target(mask, frame.mask)
+    return _target(_decode(frame.mask, mode=None), frame)
 
 
 def read_classes(frame: Frame) -> UInt8Array:
     """What each pixel of a frame shows, where its dataset tells: classes_HW, uint8 in {0 unknown, 1 .. NUM_CLASSES}.
 
     Raises:
-        DataError: the mask is missing, cannot be decoded, or is not in the form of its dataset.
+        FaultyDataError: the mask is missing, cannot be decoded, or is not in the form of its dataset.
     """
-    target_HW = read_target(frame)
-    if frame.form == "kitti":
-        return np.full_like(target_HW, UNKNOWN_CLASS)
-    with Image.open(frame.mask) as picture:
-        classes_HW: UInt8Array = CAMVID_CLASS[np.asarray(picture)]
+    mask = _decode(frame.mask, mode=None)
+    target_HW = _target(mask, frame)
+    classes_HW: UInt8Array = CAMVID_CLASS[mask] if frame.form == "camvid" else np.full_like(target_HW, UNKNOWN_CLASS)
     return classes_HW
 
 
@@ -211,6 +208,10 @@ def _decode(path: Path, *, mode: str | None) -> npt.NDArray[Any]:
     # What Pillow raises for damaged files: most as OSError, broken PNG chunks as the others.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise FaultyDataError([Fault(path, Problem.UNREADABLE, str(error))]) from error
+
+
+def _target(mask: npt.NDArray[Any], frame: Frame) -> UInt8Array:
+    return _camvid_target(mask, frame.mask) if frame.form == "camvid" else _kitti_target(mask, frame.mask)
 
 
 def _camvid_target(label: npt.NDArray[Any], path: Path) -> UInt8Array:

@@ -40,6 +40,11 @@ def resize(image: UInt8Array, height: int, width: int) -> UInt8Array:
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
+def resize_labels(labels_HW: UInt8Array, height: int, width: int) -> UInt8Array:
+    """Resize a map of labels, uint8, of which each pixel keeps one: that of the nearest place."""
+    return np.asarray(Image.fromarray(labels_HW).resize((width, height), Image.Resampling.NEAREST))
+
+
 def fit(image_HWC: UInt8Array, rule: SizeRule) -> UInt8Array:
     """Bring a frame to the program's input: scale by the rule, then repeat the right and bottom edge.
 

@@ -4,11 +4,11 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from roadseg_train.dataset import ROAD, Frame, UInt8Array, read_target
+from roadseg_train.dataset import ROAD, Frame, read_target
 from roadseg_train.errors import DataError
+from roadseg_train.geometry import resize_labels
 from roadseg_train.metrics import confusion, histogram, iou, pool
 from roadseg_train.split import select
 
@@ -69,7 +69,7 @@ def copy_iou(fitted: Sequence[Frame], heldout: Sequence[Frame]) -> float:
     counts = []
     for frame in heldout:
         target_HW, copied_HW = read_target(frame), read_target(nearest_frame(frame, fitted))
-        prob_HW = np.where(_resize(copied_HW, *target_HW.shape) == ROAD, 255, 0).astype(np.uint8)
+        prob_HW = np.where(resize_labels(copied_HW, *target_HW.shape) == ROAD, 255, 0).astype(np.uint8)
         counts.append(histogram(prob_HW, target_HW))
     return float(iou(confusion(pool(counts)))[255])
 
@@ -82,7 +82,3 @@ def _number(frame: Frame) -> int:
     """The last number in a frame's name: its place in the recording."""
     digits = re.findall(r"\d+", frame.name)
     return int(digits[-1]) if digits else 0
-
-
-def _resize(target_HW: UInt8Array, height: int, width: int) -> UInt8Array:
-    return np.asarray(Image.fromarray(target_HW).resize((width, height), Image.Resampling.NEAREST))

@@ -232,10 +232,12 @@ def train(
                 losses_since_checkpoint.clear()
                 metrics = {"loss": mean_loss, "step": float(trainer.step)}
                 if reports is not None:
+                    scores: dict[str, float] = {}
                     if due and heldout_frames:  # who has to leave has no time for it
-                        totals.note_scores(trainer.step, score_heldout(trainer, heldout_frames))
-                        metrics |= {f"heldout_{name}": value for name, value in totals.last_heldout.items()}
-                    reports.after_checkpoint(trainer.step, metrics)
+                        scores = score_heldout(trainer, heldout_frames)
+                        totals.note_scores(trainer.step, scores)
+                        metrics |= {f"heldout_{name}": value for name, value in scores.items()}
+                    reports.after_checkpoint(trainer.step, scores)
                     state = trainer.state() | {"totals": totals.model_dump()}
                     checkpoint.publish_into(run, state, step=trainer.step, metrics=metrics)
                 host.report(metrics)
@@ -325,10 +327,8 @@ class _Reports:
         self._since.clear()
         self._mark = self._clock.totals.model_copy()
 
-    def after_checkpoint(self, step: int, metrics: dict[str, float]) -> None:
-        """Add the scores to the curves, and bring those into the run folder."""
-        prefix = "heldout_"
-        scores = {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
+    def after_checkpoint(self, step: int, scores: dict[str, float]) -> None:
+        """Add the held-out scores to the curves, and bring those into the run folder."""
         self._curves.add(step, {f"heldout/{name}": value for name, value in scores.items()})
         self._curves.flush()
         self._run.upload(self._curves.folder, curves.FOLDER)
