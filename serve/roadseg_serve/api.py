@@ -26,7 +26,7 @@ from roadseg_serve.errors import (
     problem_body,
     problem_of,
 )
-from roadseg_serve.messages import Mask, ModelName
+from roadseg_serve.messages import Answer, ModelName, Wish
 from roadseg_serve.preprocess import upload_too_large
 
 PROBLEM_JSON = "application/problem+json"
@@ -61,13 +61,13 @@ class Service:
     """What the routes stand on.
 
     Attributes:
-        segment: uploaded bytes to the mask; raises RequestError.
+        segment: uploaded bytes and a wish to the answer; raises RequestError.
         probe: which model answers now; raises ModelUnavailableError.
         manifest: of the model being served.
         max_upload_bytes: longer uploads are refused while they arrive.
     """
 
-    segment: Callable[[bytes], Awaitable[Mask]]
+    segment: Callable[[bytes, Wish], Awaitable[Answer]]
     probe: Callable[[], Awaitable[ModelName]]
     manifest: Manifest
     max_upload_bytes: int
@@ -100,9 +100,9 @@ def create_api(service: Service) -> FastAPI:
         PNG, JPEG and most other raster formats, any mode and size. A picture with an EXIF orientation is
         turned upright first, and so is its mask. Read the mask with the threshold 128.
         """
-        mask = await service.segment(await receive_file(request, service.max_upload_bytes))
-        headers = {MODEL_NAME_HEADER: mask.model.name, MODEL_VERSION_HEADER: mask.model.version}
-        return Response(mask.jpeg, media_type="image/jpeg", headers=headers)
+        answer = await service.segment(await receive_file(request, service.max_upload_bytes), Wish())
+        headers = {MODEL_NAME_HEADER: answer.model.name, MODEL_VERSION_HEADER: answer.model.version}
+        return Response(answer.body, media_type=answer.media_type, headers=headers)
 
     @api.get("/health", summary="Does a model answer?", responses=_problems(HTTPStatus.SERVICE_UNAVAILABLE))
     async def health() -> Health:

@@ -97,7 +97,6 @@ def build(args: AppArgs) -> Application:
     return _deploy(serve.ingress()(Ingress), args.ingress).bind(
         _deploy(Preprocess, args.preprocess).bind(
             limits=Limits(max_upload_bytes=args.max_upload_bytes, max_pixels=args.max_pixels),
-            size_rule=version.manifest.input.size,
         ),
         _deploy(Model, args.predict).bind(
             uri=args.model,

@@ -11,7 +11,7 @@ from ray.serve.handle import DeploymentHandle
 from roadseg_serve.api import Service, create_api
 from roadseg_serve.artefact import Manifest
 from roadseg_serve.errors import ModelUnavailableError
-from roadseg_serve.messages import Frame, Mask, ModelName, Placement, Prediction
+from roadseg_serve.messages import Answer, Format, Frame, ModelName, Placement, Prediction, Wish
 
 PROBE_TIMEOUT_S = 5.0
 
@@ -22,7 +22,7 @@ class Ingress:
     Args:
         preprocess: uploaded bytes to `Frame`.
         model: `Frame` to `Prediction`.
-        postprocess: `Prediction` to `Mask`.
+        postprocess: `Prediction` to `Answer`.
         manifest: of the model being served.
         max_upload_bytes: longer uploads are refused while they arrive.
     """
@@ -53,16 +53,17 @@ class Ingress:
             )
         )
 
-    async def segment(self, data: bytes) -> Mask:
-        """Uploaded bytes to the mask. What is between goes from replica to replica, not through here.
+    async def segment(self, data: bytes, wish: Wish) -> Answer:
+        """Uploaded bytes to the answer. What is between goes from replica to replica, not through here.
 
         Raises:
             RequestError: the upload is refused.
         """
-        frame = self._preprocess.remote(data)
+        keep_picture = wish.format is Format.OVERLAY
+        frame = self._preprocess.remote(data, self._manifest.input.size, keep_picture=keep_picture)
         prediction = self._model.remote(frame)
-        mask: Mask = await self._postprocess.remote(prediction)
-        return mask
+        answer: Answer = await self._postprocess.remote(prediction, wish, frame if keep_picture else None)
+        return answer
 
     async def probe(self) -> ModelName:
         """Ask the model about the smallest input.
@@ -72,7 +73,7 @@ class Ingress:
         """
         side_px = self._manifest.input.size.multiple_px
         input_HWC = np.zeros((side_px, side_px, 3), np.uint8)
-        frame = Frame(input_HWC, Placement(side_px, side_px, side_px, side_px))
+        frame = Frame(input_HWC, Placement(side_px, side_px, side_px, side_px), self._manifest.input.size)
         try:
             prediction: Prediction = await asyncio.wait_for(self._model.remote(frame), PROBE_TIMEOUT_S)
         except (TimeoutError, RayError) as error:

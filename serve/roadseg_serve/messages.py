@@ -1,14 +1,44 @@
 """What travels between the stages of the graph.
 
 Axes: H height, W width, C channel (R, G, B). All arrays are uint8.
+
+`times_s` says how long each step of the work took, in seconds, by name: decode, resize, queue, infer, encode. Every
+stage adds its own to those of the stage before.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 
+from roadseg_serve.artefact import SizeRule
+
 Bytes = npt.NDArray[np.uint8]
+
+
+class Format(StrEnum):
+    """What a client may ask for."""
+
+    JPEG = "jpeg"  # the mask as 8-bit grey JPEG
+    PNG = "png"  # the mask without loss
+    PROBABILITY = "probability"  # 8-bit grey PNG: 255 is surely road
+    OVERLAY = "overlay"  # the picture with the road coloured, JPEG
+    JSON = "json"  # road share, size, model, timings and the mask
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a client wants the answer.
+
+    Attributes:
+        format: of the body.
+        threshold: in [0, 1], instead of the model's own.
+    """
+
+    format: Format = Format.JPEG
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -35,10 +65,16 @@ class Frame:
     Attributes:
         input_HWC: RGB in [0, 255]; sides are multiples of the size rule's `multiple_px`.
         placement: the way back to the frame's own size.
+        size_rule: by which it was fitted; a model of another rule does not take it.
+        picture_HWC: the upright frame itself, RGB, where the answer will show it.
+        times_s: decode and resize.
     """
 
     input_HWC: Bytes
     placement: Placement
+    size_rule: SizeRule
+    picture_HWC: Bytes | None = None
+    times_s: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,22 +94,30 @@ class Prediction:
         placement: the way back to the frame's own size.
         threshold: the model's own, in [0, 1].
         model: which version answered.
+        times_s: the frame's, and queue and infer.
     """
 
     prob_HW: Bytes
     placement: Placement
     threshold: float
     model: ModelName
+    times_s: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Mask:
+class Answer:
     """The answer to one upload.
 
     Attributes:
-        jpeg: 8-bit grey JPEG of the upright frame's size; at least 128 is road.
+        body: in the format of the wish.
+        media_type: of the body.
         model: which version answered.
+        road_share: of the frame's pixels, in [0, 1].
+        times_s: of every step.
     """
 
-    jpeg: bytes
+    body: bytes
+    media_type: str
     model: ModelName
+    road_share: float
+    times_s: Mapping[str, float] = field(default_factory=dict)

@@ -5,12 +5,13 @@ Axes: H height, W width. Probability is uint8: 0 is surely not road, 255 surely 
 
 import asyncio
 import math
+import time
 from io import BytesIO
 
 import numpy as np
 from PIL import Image
 
-from roadseg_serve.messages import Bytes, Mask, Placement, Prediction
+from roadseg_serve.messages import Answer, Bytes, Format, Frame, Placement, Prediction, Wish
 
 # Edges ring in a JPEG; at this quality the ringing stays far below the step from 0 to 255.
 JPEG_QUALITY = 95
@@ -63,21 +64,39 @@ def encode(mask_HW: Bytes) -> bytes:
     return buffer.getvalue()
 
 
+def answer(prediction: Prediction, wish: Wish, frame: Frame | None, default_threshold: float | None) -> Answer:
+    """The answer to one upload; see `Postprocess`."""
+    assert frame is None or wish.format is Format.OVERLAY
+    started_s = time.perf_counter()
+    own_threshold = prediction.threshold if default_threshold is None else default_threshold
+    prob_HW = unfit(prediction.prob_HW, prediction.placement)
+    mask_HW = binarise(prob_HW, own_threshold if wish.threshold is None else wish.threshold)
+    body = encode(mask_HW)
+    return Answer(
+        body=body,
+        media_type="image/jpeg",
+        model=prediction.model,
+        road_share=float(np.count_nonzero(mask_HW)) / mask_HW.size,
+        times_s={**prediction.times_s, "encode": time.perf_counter() - started_s},
+    )
+
+
 class Postprocess:
-    """The stage: `Prediction` in, `Mask` out.
+    """The stage: `Prediction` in, `Answer` out.
 
     Args:
-        threshold: in [0, 1], instead of the model's own.
+        threshold: in [0, 1], instead of the model's own, where the wish names none.
     """
 
     def __init__(self, *, threshold: float | None) -> None:
         self._threshold = threshold
 
-    async def __call__(self, prediction: Prediction) -> Mask:
-        """Make one mask."""
-        return await asyncio.to_thread(self._mask, prediction)
+    async def __call__(self, prediction: Prediction, wish: Wish, frame: Frame | None = None) -> Answer:
+        """Make the answer to one upload.
 
-    def _mask(self, prediction: Prediction) -> Mask:
-        threshold = prediction.threshold if self._threshold is None else self._threshold
-        prob_HW = unfit(prediction.prob_HW, prediction.placement)
-        return Mask(jpeg=encode(binarise(prob_HW, threshold)), model=prediction.model)
+        Args:
+            prediction: of the model.
+            wish: what the client asked for.
+            frame: with `picture_HWC`, where the wish is an overlay.
+        """
+        return await asyncio.to_thread(answer, prediction, wish, frame, self._threshold)

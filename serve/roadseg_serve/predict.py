@@ -122,6 +122,12 @@ class Model:
         # In a thread, so that the next batch gathers meanwhile.
         probs_HW = await asyncio.to_thread(predict_all, self._engine, [frame.input_HWC for frame in frames])
         return [
-            Prediction(prob_HW=prob_HW, placement=frame.placement, threshold=self._threshold, model=self._name)
+            Prediction(
+                prob_HW=prob_HW,
+                placement=frame.placement,
+                threshold=self._threshold,
+                model=self._name,
+                times_s=frame.times_s,
+            )
             for frame, prob_HW in zip(frames, probs_HW, strict=True)
         ]

@@ -5,7 +5,8 @@ Axes: H height, W width, C channel (R, G, B). Pictures are uint8 in [0, 255].
 
 import asyncio
 import math
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from io import BytesIO
 
 import numpy as np
@@ -102,7 +103,7 @@ def decode(data: bytes, limits: Limits) -> Bytes:
     return np.asarray(rgb)
 
 
-def fit(image_HWC: Bytes, size_rule: SizeRule) -> Frame:
+def fit(image_HWC: Bytes, size_rule: SizeRule, *, keep_picture: bool = False) -> Frame:
     """Bring a picture to the model's input size, its aspect ratio kept.
 
     Scale by s = min(short_side_px / short side, max_long_side_px / long side), each side to
@@ -112,6 +113,7 @@ def fit(image_HWC: Bytes, size_rule: SizeRule) -> Frame:
     Args:
         image_HWC: RGB, uint8 in [0, 255].
         size_rule: from the model's manifest.
+        keep_picture: whether the frame carries the picture itself too.
     """
     frame_height, frame_width = image_HWC.shape[:2]
     scale = min(
@@ -128,22 +130,28 @@ def fit(image_HWC: Bytes, size_rule: SizeRule) -> Frame:
     return Frame(
         input_HWC=np.pad(scaled_HWC, padding, mode="edge"),
         placement=Placement(frame_height=frame_height, frame_width=frame_width, height=height, width=width),
+        size_rule=size_rule,
+        picture_HWC=image_HWC if keep_picture else None,
     )
 
 
 class Preprocess:
-    """The stage: uploaded bytes in, `Frame` out."""
+    """The stage: uploaded bytes in, `Frame` out. It knows no model, so that it serves any version beside another."""
 
-    def __init__(self, *, limits: Limits, size_rule: SizeRule) -> None:
+    def __init__(self, *, limits: Limits) -> None:
         self._limits = limits
-        self._size_rule = size_rule
 
-    async def __call__(self, data: bytes) -> Frame:
+    async def __call__(self, data: bytes, size_rule: SizeRule, *, keep_picture: bool) -> Frame:
         """Decode and fit one upload; raises what `decode` raises."""
-        return await asyncio.to_thread(self._frame, data)
+        return await asyncio.to_thread(self._frame, data, size_rule, keep_picture)
 
-    def _frame(self, data: bytes) -> Frame:
-        return fit(decode(data, self._limits), self._size_rule)
+    def _frame(self, data: bytes, size_rule: SizeRule, keep_picture: bool) -> Frame:
+        started_s = time.perf_counter()
+        image_HWC = decode(data, self._limits)
+        decoded_s = time.perf_counter()
+        frame = fit(image_HWC, size_rule, keep_picture=keep_picture)
+        times_s = {"decode": decoded_s - started_s, "resize": time.perf_counter() - decoded_s}
+        return replace(frame, times_s=times_s)
 
 
 def upload_too_large(max_upload_bytes: int) -> UploadTooLargeError:

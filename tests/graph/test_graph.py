@@ -16,10 +16,10 @@ from ray.serve._private.config import DeploymentConfig
 
 from roadseg_serve.app import AppArgs, build
 from roadseg_serve.errors import DamagedImageError, ImageTooLargeError, NotAnImageError
-from roadseg_serve.messages import Mask, ModelName
+from roadseg_serve.messages import Answer, ModelName, Wish
 
 Bytes = npt.NDArray[np.uint8]
-Segment = Callable[[bytes], Mask]
+Segment = Callable[[bytes], Answer]
 
 # left, top, right, bottom in pixels; right and bottom excluded
 Box = tuple[int, int, int, int]
@@ -37,7 +37,7 @@ def segment(red_artefact: Path) -> Iterator[Segment]:
         world_size=1,
     )
     handle = serve.run(build(AppArgs(model=str(red_artefact), max_pixels=2_000_000)), _local_testing_mode=True)
-    yield lambda data: handle.segment.remote(data).result(timeout_s=30)
+    yield lambda data: handle.segment.remote(data, Wish()).result(timeout_s=30)
     context._INTERNAL_REPLICA_CONTEXT = None
 
 
@@ -53,8 +53,8 @@ def picture_of(size: tuple[int, int], box: Box) -> Image.Image:
     return picture
 
 
-def road(mask: Mask) -> npt.NDArray[np.bool_]:
-    picture = Image.open(io.BytesIO(mask.jpeg))
+def road(answer: Answer) -> npt.NDArray[np.bool_]:
+    picture = Image.open(io.BytesIO(answer.body))
     assert (picture.format, picture.mode) == ("JPEG", "L")
     return np.asarray(picture) >= 128
 

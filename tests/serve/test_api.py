@@ -13,14 +13,14 @@ import pytest
 from roadseg_serve import artefact
 from roadseg_serve.api import FORM_ALLOWANCE_BYTES, Service, create_api
 from roadseg_serve.errors import PROBLEMS, ModelUnavailableError, RequestError
-from roadseg_serve.messages import Mask, ModelName
+from roadseg_serve.messages import Answer, ModelName, Wish
 
 MAX_UPLOAD_BYTES = 1000
 MODEL = ModelName("red", "1")
 
 
-async def echo(data: bytes) -> Mask:
-    return Mask(jpeg=b"mask of " + data, model=MODEL)
+async def echo(data: bytes, _wish: Wish) -> Answer:
+    return Answer(body=b"mask of " + data, media_type="image/jpeg", model=MODEL, road_share=0.5)
 
 
 async def answering() -> ModelName:
@@ -121,7 +121,7 @@ def test_an_unannounced_length_is_counted_and_cut_off(service: dict[str, Any]) -
 
 @pytest.mark.parametrize("kind", PROBLEMS)
 def test_every_refusal_is_a_problem(service: dict[str, Any], kind: type[RequestError]) -> None:
-    async def refuse(_data: bytes) -> Mask:
+    async def refuse(_data: bytes, _wish: Wish) -> Answer:
         raise kind("what to do")
 
     response = ask(service | {"segment": refuse}, "POST", "/upload", files={"file": b"x"})
@@ -130,7 +130,7 @@ def test_every_refusal_is_a_problem(service: dict[str, Any], kind: type[RequestE
 
 
 def test_a_fault_of_ours_is_a_500_without_its_inside(service: dict[str, Any]) -> None:
-    async def fail(_data: bytes) -> Mask:
+    async def fail(_data: bytes, _wish: Wish) -> Answer:
         raise RuntimeError("inside")
 
     response = ask(service | {"segment": fail}, "POST", "/upload", files={"file": b"x"})
