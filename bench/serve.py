@@ -23,10 +23,10 @@ import typer
 from PIL import Image, ImageDraw
 
 from roadseg_serve import artefact
-from roadseg_serve.app import AppArgs
 from roadseg_serve.postprocess import binarise, encode, unfit
 from roadseg_serve.predict import Engine
 from roadseg_serve.preprocess import Limits, decode, fit
+from roadseg_serve.settings import AppArgs
 
 READY_TIMEOUT_S = 120
 BOUNDARY = "roadseg-bench"
@@ -92,7 +92,7 @@ def create_pipeline(model: str) -> Callable[[bytes], bytes]:
     """Decode, fit, predict, unfit, binarise, encode: what the graph does, as one function."""
     args = AppArgs(model=model)
     version = artefact.read(artefact.resolve(model))
-    engine = Engine(version.onnx_path, num_threads=max(1, int(args.predict.num_cpus)))
+    engine = Engine(version.onnx_path, num_threads=args.predict.num_threads)
     limits = Limits(max_upload_bytes=args.max_upload_bytes, max_pixels=args.max_pixels)
 
     def pipeline(data: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """The HTTP contract: routes, limits, and every error as problem+json. It knows neither Ray nor pixels."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from roadseg_serve.errors import (
     PROBLEMS,
     BadUploadError,
     MissingFileError,
+    OverloadedError,
     Problem,
     RequestError,
     problem_body,
@@ -28,6 +29,7 @@ from roadseg_serve.errors import (
 )
 from roadseg_serve.messages import Answer, ModelName, Wish
 from roadseg_serve.preprocess import upload_too_large
+from roadseg_serve.settings import BackpressureConfig
 
 PROBLEM_JSON = "application/problem+json"
 PAGE = Path(__file__).parent / "web" / "index.html"
@@ -65,12 +67,16 @@ class Service:
         probe: which model answers now; raises ModelUnavailableError.
         manifest: of the model being served.
         max_upload_bytes: longer uploads are refused while they arrive.
+        note_refusal: hears of every request that is refused.
+        backpressure: what is answered where too much waits.
     """
 
     segment: Callable[[bytes, Wish], Awaitable[Answer]]
     probe: Callable[[], Awaitable[ModelName]]
     manifest: Manifest
     max_upload_bytes: int
+    note_refusal: Callable[[RequestError], None]
+    backpressure: BackpressureConfig
 
 
 def create_api(service: Service) -> FastAPI:
@@ -82,7 +88,20 @@ def create_api(service: Service) -> FastAPI:
         version=f"{service.manifest.name}/{service.manifest.version}",
         description="Road segmentation as a service: send a picture, get a mask of the road.",
     )
-    api.add_exception_handler(RequestError, _answer_request_error)
+
+    async def answer_request_error(_request: Request, error: Exception) -> JSONResponse:
+        # Ray hands on an error of another process with the error itself as `cause`.
+        error = getattr(error, "cause", error)
+        assert isinstance(error, RequestError)
+        service.note_refusal(error)
+        problem = problem_of(error)
+        if isinstance(error, OverloadedError):
+            problem = replace(problem, status=HTTPStatus(service.backpressure.status_code))
+        busy = problem.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
+        retry = {"Retry-After": str(service.backpressure.retry_after_s)} if busy else None
+        return _answer(problem, str(error), retry)
+
+    api.add_exception_handler(RequestError, answer_request_error)
     api.add_exception_handler(HTTPException, _answer_http_exception)
     api.add_exception_handler(RequestValidationError, _answer_validation_error)
     api.add_exception_handler(Exception, _answer_fault)
@@ -170,15 +189,6 @@ def _counted(receive: Receive, max_body_bytes: int, max_upload_bytes: int) -> Re
 
 def _answer(problem: Problem, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     return JSONResponse(problem_body(problem, detail), problem.status, headers=headers, media_type=PROBLEM_JSON)
-
-
-async def _answer_request_error(_request: Request, error: Exception) -> JSONResponse:
-    # Ray hands on an error of another process with the error itself as `cause`.
-    error = getattr(error, "cause", error)
-    assert isinstance(error, RequestError)
-    problem = problem_of(error)
-    retry = {"Retry-After": "1"} if problem.status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    return _answer(problem, str(error), retry)
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:

@@ -3,6 +3,7 @@
 * RoadsegError
   * StartError                  the server does not start; the text says what to do
     - ArtefactError             the model's files are missing, damaged or of another contract
+    - SettingsError             the settings cannot be read, or do not fit together
     - PortInUseError            another program listens on the port
   * RequestError                one request is refused; the server goes on
     - BadUploadError            the body is not a readable multipart form
@@ -12,9 +13,11 @@
     - DamagedImageError         a picture of an accepted format that cannot be decoded
     - UploadTooLargeError       more bytes than the server takes
     - ImageTooLargeError        more pixels than the server takes
-    - ModelUnavailableError     no model answers now (the one that is not the client's doing)
+    - OverloadedError           too many requests wait already
+    - ModelUnavailableError     no model answers now
+  * RefitError                  between the stages only: a frame was fitted for another model
 
-Every exception takes one text, so that it survives the way between processes.
+Every exception takes one argument, so that it survives the way between processes.
 """
 
 from dataclasses import dataclass
@@ -32,6 +35,10 @@ class StartError(RoadsegError):
 
 class ArtefactError(StartError):
     """The model version is missing, incomplete, damaged or of another contract."""
+
+
+class SettingsError(StartError):
+    """The settings cannot be read, or do not fit together."""
 
 
 class PortInUseError(StartError):
@@ -70,8 +77,16 @@ class ImageTooLargeError(RequestError):
     """The picture has more pixels than the server takes."""
 
 
+class OverloadedError(RequestError):
+    """Too many requests wait already."""
+
+
 class ModelUnavailableError(RequestError):
     """No model answers now."""
+
+
+class RefitError(RoadsegError):
+    """A frame was fitted for another model than the one it met; the argument is the size rule of the latter."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +117,7 @@ PROBLEMS: dict[type[RequestError], Problem] = {
     ImageTooLargeError: Problem(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "urn:roadseg:image-too-large", "Picture too large"
     ),
+    OverloadedError: Problem(HTTPStatus.SERVICE_UNAVAILABLE, "urn:roadseg:overloaded", "Too busy"),
     ModelUnavailableError: Problem(HTTPStatus.SERVICE_UNAVAILABLE, "urn:roadseg:model-unavailable", "No model answers"),
 }
 

@@ -1,19 +1,38 @@
 """The stage that speaks HTTP: it holds the graph's handles and puts the routes of `api` on them."""
 
 import asyncio
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from fastapi import FastAPI
 from ray.exceptions import RayError
-from ray.serve.handle import DeploymentHandle
+from ray.serve.exceptions import BackPressureError
 
 from roadseg_serve.api import Service, create_api
-from roadseg_serve.artefact import Manifest
-from roadseg_serve.errors import ModelUnavailableError
+from roadseg_serve.artefact import Manifest, SizeRule
+from roadseg_serve.errors import ModelUnavailableError, OverloadedError, RefitError
 from roadseg_serve.messages import Answer, Format, Frame, ModelName, Placement, Prediction, Wish
+from roadseg_serve.metrics import Metrics
+from roadseg_serve.predict import size_rule_of
+from roadseg_serve.settings import AppArgs
 
 PROBE_TIMEOUT_S = 5.0
+
+# While versions change there are two models: a frame that was fitted for one and met the other is fitted anew.
+# With as many old replicas as new ones every other attempt fails, so twenty fail once in a million.
+MAX_ATTEMPTS = 20
+
+Result = TypeVar("Result")
+
+
+class Stage(Protocol):
+    """The next stage: a handle to its replicas, or `fused.Here`."""
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Start a call; what comes back is awaited, or passed on to another stage as it is."""
 
 
 class Ingress:
@@ -23,24 +42,20 @@ class Ingress:
         preprocess: uploaded bytes to `Frame`.
         model: `Frame` to `Prediction`.
         postprocess: `Prediction` to `Answer`.
+        args: the settings of the graph.
         manifest: of the model being served.
-        max_upload_bytes: longer uploads are refused while they arrive.
     """
 
     def __init__(
-        self,
-        preprocess: DeploymentHandle[Any],
-        model: DeploymentHandle[Any],
-        postprocess: DeploymentHandle[Any],
-        *,
-        manifest: Manifest,
-        max_upload_bytes: int,
+        self, preprocess: Stage, model: Stage, postprocess: Stage, *, args: AppArgs, manifest: Manifest
     ) -> None:
         self._preprocess = preprocess
         self._model = model
         self._postprocess = postprocess
+        self._args = args
         self._manifest = manifest
-        self._max_upload_bytes = max_upload_bytes
+        self._size_rule = manifest.input.size
+        self._metrics = Metrics()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The routes; Ray Serve asks for them when a replica starts."""
@@ -49,7 +64,9 @@ class Ingress:
                 segment=self.segment,
                 probe=self.probe,
                 manifest=self._manifest,
-                max_upload_bytes=self._max_upload_bytes,
+                max_upload_bytes=self._args.max_upload_bytes,
+                note_refusal=self._metrics.note_refusal,
+                backpressure=self._args.backpressure_config,
             )
         )
 
@@ -59,10 +76,20 @@ class Ingress:
         Raises:
             RequestError: the upload is refused.
         """
-        keep_picture = wish.format is Format.OVERLAY
-        frame = self._preprocess.remote(data, self._manifest.input.size, keep_picture=keep_picture)
-        prediction = self._model.remote(frame)
-        answer: Answer = await self._postprocess.remote(prediction, wish, frame if keep_picture else None)
+
+        async def answer_by(size_rule: SizeRule) -> Answer:
+            keep_picture = wish.format is Format.OVERLAY
+            frame = self._preprocess.remote(data, size_rule, keep_picture=keep_picture)
+            prediction = self._model.remote(frame)
+            answer: Answer = await self._postprocess.remote(prediction, wish, frame if keep_picture else None)
+            return answer
+
+        started_s = time.perf_counter()
+        answer = await self._ask(answer_by)
+        # What is not work is waiting, wherever it was: for a replica, for a batch, for the way between processes.
+        queue_s = max(0.0, time.perf_counter() - started_s - sum(answer.times_s.values()))
+        answer = replace(answer, times_s={**answer.times_s, "queue": queue_s})
+        self._metrics.note_answer(answer)
         return answer
 
     async def probe(self) -> ModelName:
@@ -71,13 +98,33 @@ class Ingress:
         Raises:
             ModelUnavailableError: no answer within `PROBE_TIMEOUT_S`.
         """
-        side_px = self._manifest.input.size.multiple_px
-        input_HWC = np.zeros((side_px, side_px, 3), np.uint8)
-        frame = Frame(input_HWC, Placement(side_px, side_px, side_px, side_px), self._manifest.input.size)
+
+        async def predict_by(size_rule: SizeRule) -> Prediction:
+            side_px = size_rule.multiple_px
+            input_HWC = np.zeros((side_px, side_px, 3), np.uint8)
+            frame = Frame(input_HWC, Placement(side_px, side_px, side_px, side_px), size_rule)
+            prediction: Prediction = await self._model.remote(frame)
+            return prediction
+
         try:
-            prediction: Prediction = await asyncio.wait_for(self._model.remote(frame), PROBE_TIMEOUT_S)
+            return (await asyncio.wait_for(self._ask(predict_by), PROBE_TIMEOUT_S)).model
         except (TimeoutError, RayError) as error:
             raise ModelUnavailableError(
                 f"No model answered within {PROBE_TIMEOUT_S:g} s. Try again in a moment."
             ) from error
-        return prediction.model
+
+    async def _ask(self, stages: Callable[[SizeRule], Awaitable[Result]]) -> Result:
+        """Call the stages with the model's size rule, and once more where a model of another rule answered.
+
+        Raises:
+            OverloadedError: a stage has enough to do.
+            ModelUnavailableError: every attempt met another model.
+        """
+        for _ in range(MAX_ATTEMPTS):
+            try:
+                return await stages(self._size_rule)
+            except RefitError as error:
+                self._size_rule = size_rule_of(error)
+            except BackPressureError as error:
+                raise OverloadedError("Too many pictures are waiting. Try again in a moment.") from error
+        raise ModelUnavailableError("The model is being changed. Try again in a moment.")

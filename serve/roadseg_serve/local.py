@@ -5,6 +5,7 @@ import logging
 import signal
 import socket
 import threading
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -12,21 +13,23 @@ from http import HTTPStatus
 import ray
 from ray import serve
 
-from roadseg_serve.app import AppArgs, build
+from roadseg_serve.app import build
 from roadseg_serve.errors import PortInUseError, StartError
+from roadseg_serve.settings import AppArgs, listens_itself
 
 APPLICATION = "roadseg"
 POLL_S = 0.1
 ANSWER_TIMEOUT_S = 5.0
+RELEASE_TIMEOUT_S = 30.0
 
 
-def serve_until_stopped(*, model: str, host: str, port: int) -> None:
+def serve_until_stopped(args: AppArgs, *, host: str, port: int) -> None:
     """Start Ray and the graph, wait for SIGINT, SIGTERM or SIGHUP, stop both; nothing is left running.
 
     A signal is only noted, and obeyed between the steps: Ray does not take an interruption in its midst well.
 
     Args:
-        model: which model version; see `artefact.resolve`.
+        args: the settings of the graph.
         host: address to listen on.
         port: to listen on.
 
@@ -34,9 +37,8 @@ def serve_until_stopped(*, model: str, host: str, port: int) -> None:
         StartError: the text says what to do; nothing is left running.
     """
     check_port(host, port)
-    args = AppArgs(model=model)
     application = build(args)  # a bad model is noticed before anything is started
-    print(f"starting {model} ...", flush=True)
+    print(f"starting {args.model} ...", flush=True)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     stopped = threading.Event()
     _note_stop_signals(stopped)
@@ -54,7 +56,8 @@ def serve_until_stopped(*, model: str, host: str, port: int) -> None:
             ).result()
             _note_stop_signals(stopped)
             if not stopped.is_set():
-                serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+                proxy_port = free_port(host) if listens_itself(args) else port
+                serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": proxy_port})
                 serve.run_many([serve.RunTarget(application, name=APPLICATION)], wait_for_applications_running=False)
                 url = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"  # noqa: S104
                 if _wait_until_ready(url, stopped):
@@ -64,6 +67,7 @@ def serve_until_stopped(*, model: str, host: str, port: int) -> None:
                 serve.delete(APPLICATION)  # requests under way are answered first
         finally:
             ray.shutdown()
+    _wait_until_released(host, port)
     print("stopped", flush=True)
 
 
@@ -74,15 +78,25 @@ def check_port(host: str, port: int) -> None:
         PortInUseError: another program does.
         StartError: this machine cannot listen there.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((host, port), family=family).close()
+        socket.create_server((host, port), family=_family(host)).close()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortInUseError(
                 f"port {port} is in use by another program; stop that one, or choose another with --port"
             ) from error
         raise StartError(f"cannot listen on {host} port {port} ({error}); check --host and --port") from error
+
+
+def free_port(host: str) -> int:
+    """A port that nobody listens on now: for Serve's proxy, which is there even where nobody needs it."""
+    with socket.create_server((host, 0), family=_family(host)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _note_stop_signals(stopped: threading.Event) -> None:
@@ -108,6 +122,22 @@ def _wait_until_ready(url: str, stopped: threading.Event) -> bool:
         if application.status == "RUNNING" and _answers(f"{url}/health"):
             return True
     return False
+
+
+def _wait_until_released(host: str, port: int) -> None:
+    """Wait until the replica that listened is gone, which Ray does not wait for: who starts anew needs the port.
+
+    Raises:
+        PortInUseError: it stays.
+    """
+    deadline_s = time.monotonic() + RELEASE_TIMEOUT_S
+    while True:
+        try:
+            return check_port(host, port)
+        except PortInUseError:
+            if time.monotonic() > deadline_s:
+                raise
+        time.sleep(POLL_S)
 
 
 def _answers(url: str) -> bool:

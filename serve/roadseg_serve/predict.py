@@ -5,6 +5,7 @@ road.
 """
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +16,10 @@ from ray import serve
 
 from roadseg_serve import artefact
 from roadseg_serve.artefact import SizeRule
-from roadseg_serve.errors import ArtefactError
+from roadseg_serve.errors import ArtefactError, RefitError
 from roadseg_serve.messages import Bytes, Frame, ModelName, Prediction
+from roadseg_serve.metrics import ModelMetrics
+from roadseg_serve.settings import ModelArgs
 
 
 def quantise(prob: npt.NDArray[np.float32]) -> Bytes:
@@ -91,43 +94,68 @@ def warm_up(engine: Engine, size_rule: SizeRule) -> None:
     engine.predict(np.zeros((1, height, width, 3), np.uint8))
 
 
+def size_rule_of(error: Exception) -> SizeRule:
+    """The size rule of the model that would not take a frame.
+
+    Args:
+        error: RefitError, as it is or as Ray hands it on, with itself as `cause`.
+    """
+    size_rule = getattr(error, "cause", error).args[0]
+    assert isinstance(size_rule, SizeRule)
+    return size_rule
+
+
 class Model:
     """The stage: `Frame` in, `Prediction` out; frames that wait at the same time are predicted together.
 
     Args:
         uri: names the model version; it is verified before it is loaded.
-        num_threads: CPU threads of one prediction.
-        max_batch_size: most frames in one prediction.
-        batch_wait_timeout_s: how long a frame waits for others.
+        args: threads and batches.
 
     Raises:
         ArtefactError: the model cannot be read.
     """
 
-    def __init__(self, *, uri: str, num_threads: int, max_batch_size: int, batch_wait_timeout_s: float) -> None:
+    def __init__(self, *, uri: str, args: ModelArgs) -> None:
         version = artefact.read(artefact.resolve(uri))
         manifest = version.manifest
         self._name = ModelName(manifest.name, manifest.version)
         self._threshold = manifest.threshold
-        self._engine = Engine(version.onnx_path, num_threads=num_threads)
-        warm_up(self._engine, manifest.input.size)
-        together = serve.batch(max_batch_size=max_batch_size, batch_wait_timeout_s=batch_wait_timeout_s)
+        self._size_rule = manifest.input.size
+        self._engine = Engine(version.onnx_path, num_threads=args.num_threads)
+        warm_up(self._engine, self._size_rule)
+        self._metrics = ModelMetrics(self._name)
+        together = serve.batch(
+            max_batch_size=args.max_batch_size,
+            batch_wait_timeout_s=args.batch_wait_timeout_s,
+            max_concurrent_batches=args.max_concurrent_batches,
+        )
         self._predict = together(self._predict_together)
 
     async def __call__(self, frame: Frame) -> Prediction:
-        """Predict one frame."""
-        return await self._predict(frame)
+        """Predict one frame.
+
+        Raises:
+            RefitError: the frame was fitted by another rule than this model's.
+        """
+        if frame.size_rule != self._size_rule:
+            raise RefitError(self._size_rule)
+        prediction: Prediction = await self._predict(frame)
+        return prediction
 
     async def _predict_together(self, frames: list[Frame]) -> list[Prediction]:
+        started_s = time.perf_counter()
         # In a thread, so that the next batch gathers meanwhile.
         probs_HW = await asyncio.to_thread(predict_all, self._engine, [frame.input_HWC for frame in frames])
+        infer_s = time.perf_counter() - started_s
+        self._metrics.note_batch(len(frames))
         return [
             Prediction(
                 prob_HW=prob_HW,
                 placement=frame.placement,
                 threshold=self._threshold,
                 model=self._name,
-                times_s=frame.times_s,
+                times_s={**frame.times_s, "infer": infer_s},
             )
             for frame, prob_HW in zip(frames, probs_HW, strict=True)
         ]

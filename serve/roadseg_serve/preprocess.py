@@ -21,6 +21,7 @@ from roadseg_serve.errors import (
     UploadTooLargeError,
 )
 from roadseg_serve.messages import Bytes, Frame, Placement
+from roadseg_serve.settings import AppArgs
 
 # Raster formats that Pillow recognises by their first bytes. No PDF or EPS: they would start other programs.
 FORMATS = (
@@ -53,6 +54,11 @@ class Limits:
 
     max_upload_bytes: int
     max_pixels: int
+
+    @classmethod
+    def of(cls, args: AppArgs) -> "Limits":
+        """Those of the settings."""
+        return cls(max_upload_bytes=args.max_upload_bytes, max_pixels=args.max_pixels)
 
 
 def decode(data: bytes, limits: Limits) -> Bytes:

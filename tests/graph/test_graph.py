@@ -14,9 +14,10 @@ from ray import serve
 from ray.serve._private.common import DeploymentID, ReplicaID
 from ray.serve._private.config import DeploymentConfig
 
-from roadseg_serve.app import AppArgs, build
+from roadseg_serve.app import build
 from roadseg_serve.errors import DamagedImageError, ImageTooLargeError, NotAnImageError
 from roadseg_serve.messages import Answer, ModelName, Wish
+from roadseg_serve.settings import AppArgs
 
 Bytes = npt.NDArray[np.uint8]
 Segment = Callable[[bytes], Answer]
@@ -25,8 +26,8 @@ Segment = Callable[[bytes], Answer]
 Box = tuple[int, int, int, int]
 
 
-@pytest.fixture(scope="module")
-def segment(red_artefact: Path) -> Iterator[Segment]:
+@pytest.fixture(scope="module", params=["staged", "fused"])
+def segment(request: pytest.FixtureRequest, red_artefact: Path) -> Iterator[Segment]:
     """The graph of `build`, called as one function; the two private corners of Ray Serve meet only here."""
     context: Any = ray.serve.context
     context._set_internal_replica_context(  # batching asks for it, and local testing mode does not set it
@@ -36,7 +37,8 @@ def segment(red_artefact: Path) -> Iterator[Segment]:
         rank=None,
         world_size=1,
     )
-    handle = serve.run(build(AppArgs(model=str(red_artefact), max_pixels=2_000_000)), _local_testing_mode=True)
+    args = AppArgs(model=str(red_artefact), form=request.param, max_pixels=2_000_000)
+    handle = serve.run(build(args), _local_testing_mode=True)
     yield lambda data: handle.segment.remote(data, Wish()).result(timeout_s=30)
     context._INTERNAL_REPLICA_CONTEXT = None
 

@@ -14,6 +14,7 @@ from roadseg_serve import artefact
 from roadseg_serve.api import FORM_ALLOWANCE_BYTES, Service, create_api
 from roadseg_serve.errors import PROBLEMS, ModelUnavailableError, RequestError
 from roadseg_serve.messages import Answer, ModelName, Wish
+from roadseg_serve.settings import BackpressureConfig
 
 MAX_UPLOAD_BYTES = 1000
 MODEL = ModelName("red", "1")
@@ -35,6 +36,8 @@ def service(red_artefact: Path) -> dict[str, Any]:
         "probe": answering,
         "manifest": manifest,
         "max_upload_bytes": MAX_UPLOAD_BYTES,
+        "note_refusal": lambda _error: None,
+        "backpressure": BackpressureConfig(),
     }
 
 

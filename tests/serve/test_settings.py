@@ -1,0 +1,109 @@
+"""The settings: what is accepted, and what is refused when they are read."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from ray.serve.config import AutoscalingConfig as RayAutoscalingConfig
+from ray.serve.schema import DeploymentSchema
+
+from roadseg_serve.errors import SettingsError
+from roadseg_serve.settings import AppArgs, StageArgs, listens_itself, read_settings
+
+SCALING = {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 4}
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_cpus"),
+    [
+        # Three stages of a quarter and a model of one, each twice while versions change: 2 * 1.75 = 3.5.
+        ({}, 4),
+        # The model alone, twice.
+        ({"form": "fused"}, 2),
+        ({"form": "fused", "predict": {"max_surge_percent": 0}}, 1),
+        # At the most 4 models, and half of them more: 6; the others 1.5.
+        ({"predict": {"autoscaling_config": SCALING, "max_surge_percent": 50}}, 8),
+    ],
+)
+def test_ray_gets_room_for_the_graph_and_for_what_replaces_it(settings: dict[str, Any], num_cpus: int) -> None:
+    assert AppArgs.model_validate(settings).num_cpus == num_cpus
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"treshold": 0.5}, "Extra inputs"),
+        ({"threshold": 1.5}, "less than or equal to 1"),
+        ({"max_pixels": 0}, "greater than or equal to 1"),
+        ({"form": "melted"}, "'staged' or 'fused'"),
+        ({"predict": {"num_replica": 2}}, "Extra inputs"),
+        ({"predict": {"num_cpus": 0}}, "greater than 0"),
+        ({"predict": {"max_batch_size": 8, "max_ongoing_requests": 7}}, "raise the first to 8"),
+        (
+            {"predict": {"max_batch_size": 8, "max_ongoing_requests": 16, "max_concurrent_batches": 3}},
+            "raise the first to 24",
+        ),
+        ({"preprocess": {"max_batch_size": 8}}, "Extra inputs"),
+        ({"preprocess": {"num_replicas": 2, "autoscaling_config": SCALING}}, "not both"),
+        ({"preprocess": {"autoscaling_config": SCALING | {"min_replicas": 5}}}, "this order"),
+        ({"preprocess": {"autoscaling_config": SCALING | {"target_ongoing_requests": 9}}}, "scale too late"),
+        ({"backpressure_config": {"status_code": 500}}, "503 or 429"),
+    ],
+)
+def test_mistakes_are_refused_with_the_reason(settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        AppArgs.model_validate(settings)
+
+
+def test_a_stage_tells_ray_what_ray_understands() -> None:
+    options = StageArgs.model_validate({"autoscaling_config": SCALING, "max_queued_requests": 5}).deployment_options()
+    # Ray's own schema is the reference: it refuses what it does not know.
+    schema = DeploymentSchema(name="Stage", **options)
+    assert (schema.max_queued_requests, schema.max_surge_percent) == (5, 100)
+    scaling = RayAutoscalingConfig.model_validate(schema.autoscaling_config)
+    assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (1, 4, 4)
+    assert DeploymentSchema(name="Stage", **StageArgs(num_replicas=3).deployment_options()).num_replicas == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "alone"),
+    [
+        ({"form": "fused"}, True),
+        ({"form": "fused", "predict": {"num_replicas": 2}}, False),
+        ({"form": "fused", "predict": {"autoscaling_config": SCALING}}, False),
+        ({"form": "staged"}, False),
+    ],
+)
+def test_one_fused_replica_needs_no_proxy(settings: dict[str, Any], alone: bool) -> None:
+    assert listens_itself(AppArgs.model_validate(settings)) == alone
+
+
+def test_a_file_says_it_and_the_command_line_says_it_over(tmp_path: Path) -> None:
+    path = tmp_path / "roadseg.yaml"
+    path.write_text("model: models/a/1\nthreshold: 0.25\npredict:\n  max_batch_size: 4\n")
+    args = read_settings(path, model="models/a/2", form=None)
+    assert (args.model, args.threshold, args.predict.max_batch_size, args.form) == ("models/a/2", 0.25, 4, "staged")
+    assert read_settings(None) == AppArgs()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("modle: x", "modle: Extra inputs"),
+        ("- a list", "holds no settings"),
+        ("a: [", "cannot read"),
+        ("predict: {max_batch_size: 99}", "predict: Value error, max_ongoing_requests"),
+    ],
+)
+def test_a_wrong_file_is_one_line_with_its_name(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "roadseg.yaml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=reason) as caught:
+        read_settings(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_one_line_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"cannot read .*nothing\.yaml"):
+        read_settings(tmp_path / "nothing.yaml")
