@@ -1,99 +1,150 @@
 """How much of the work's own speed is left when it is served: /upload beside the same work in one process.
 
-Both run the same functions with the same engine settings on the same pictures, in turns, on a machine that
-should have nothing else to do. Example: .venv/dev/bin/python bench/serve.py --repeats 5
+    .venv/dev/bin/python -m bench.serve --repeats 5
+
+Two regimes: *forward-bound*, with the bundled model, and *framework-bound*, with a model that answers at once, so that
+what remains is everything around it. Both forms of the graph and the bare work run in turns on the same pictures and
+cores, on a machine that should have nothing else to do. `--soak 10000` uploads pictures of mixed sizes and watches the
+memory instead.
 """
 
 import http.client
-import io
+import os
+import re
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
-from PIL import Image, ImageDraw
 
+from bench.load import Served, draw_road, file_of, request_of, upload_for, upload_times
 from roadseg_serve import artefact
 from roadseg_serve.postprocess import binarise, encode, unfit
 from roadseg_serve.predict import Engine
 from roadseg_serve.preprocess import Limits, decode, fit
 from roadseg_serve.settings import AppArgs
+from tests.red import write_red
 
-READY_TIMEOUT_S = 120
-BOUNDARY = "roadseg-bench"
-CONCURRENCIES = (1, 8)
+READY_TIMEOUT_S = 180
+CONCURRENCIES = (1, 8, 32)
+NUM_CORES = len(os.sched_getaffinity(0))
+
+# Engine threads for each core; the graph is told the same.
+FORMS = {
+    "fused": f"form: fused\npredict: {{num_cpus: {NUM_CORES}}}\n",
+    "staged": f"form: staged\npredict: {{num_cpus: {NUM_CORES}}}\n",
+}
+
+
+@dataclass(frozen=True)
+class Server:
+    """`roadseg-serve run` in a process of its own.
+
+    Attributes:
+        port: where it listens.
+        pid: of the command.
+        ready_s: from the command to the first answer of /health.
+    """
+
+    port: int
+    pid: int
+    ready_s: float
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Model version, as for roadseg-serve.")] = "bundled:small",
+    model: Annotated[str, typer.Option(help="Model version of the forward-bound regime.")] = "bundled:small",
     repeats: Annotated[int, typer.Option(min=1, help="Turns; the median of them is printed.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.5, help="Length of one measurement.")] = 5.0,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Length of one measurement.")] = 4.0,
+    soak: Annotated[int, typer.Option(min=0, help="Instead: upload so many pictures and watch the memory.")] = 0,
 ) -> None:
-    """Print requests/s of /upload and images/s of the same work without a server, and their ratio."""
-    pictures = {
-        "480x360 JPEG": file_of(draw_road(480, 360), "JPEG"),
-        "1242x375 PNG": file_of(draw_road(1242, 375), "PNG"),
-    }
-    pipeline = create_pipeline(model)
-    print(f"{'picture':>14} {'what':>22} {'per s (median)':>15} {'least':>7} {'most':>7} {'ratio':>6}")
-    with running_server(model) as port:
-        for name, data in pictures.items():
-            runs = {"one process, no server": partial(rate_of, [partial(pipeline, data)], seconds)}
+    """Print what is left of the work's own rate, where the time goes, and what a replica takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        null = str(write_null(Path(folder)))
+        if soak:
+            watch_memory(model, soak)
+            return
+        print(f"{NUM_CORES} cores; medians of {repeats} turns of {seconds:g} s")
+        measure("forward-bound", model, "1242x375 PNG", file_of(draw_road(1242, 375), "PNG"), repeats, seconds)
+        measure("framework-bound", null, "480x360 JPEG", file_of(draw_road(480, 360), "JPEG"), repeats, seconds)
+
+
+def write_null(folder: Path) -> Path:
+    """A published model that does nearly nothing, with the size rule of the bundled ones."""
+    size = artefact.read(artefact.resolve("bundled:small")).manifest.input.model_dump()
+    return write_red(folder / "null" / "1", name="null", input=size)
+
+
+def measure(regime: str, model: str, picture: str, data: bytes, repeats: int, seconds: float) -> None:
+    """One regime: the bare work on one thread and on all cores, and both forms of the graph, in turns."""
+    print(f"\n{regime}: {model}, {picture}", flush=True)
+    pipelines = [create_pipeline(model) for _ in range(NUM_CORES)]
+    requests = [request_of(data)]
+    with ExitStack() as stack:
+        runs: dict[str, Callable[[], float]] = {
+            "bare work, 1 thread": partial(rate_of, [partial(pipelines[0], data)], seconds),
+            f"bare work, {NUM_CORES} threads": partial(rate_of, [partial(p, data) for p in pipelines], seconds),
+        }
+        served: dict[str, list[Served]] = {}
+        for form, settings in FORMS.items():
+            server = stack.enter_context(running_server(model, settings))
+            print(f"{form}: ready after {server.ready_s:.1f} s", flush=True)
             for concurrency in CONCURRENCIES:
-                runs[f"/upload, {concurrency} at once"] = partial(served_rate, port, data, concurrency, seconds)
-            report(name, runs, repeats)
+                name = f"{form}, {concurrency} at once"
+                upload = partial(upload_for, server.port, requests, concurrency, seconds)
+                runs[name] = partial(note, served.setdefault(name, []), upload)
+            stack.callback(print_memory, form, server)
+        report(runs, repeats)
+        print_stages(served)
 
 
-def draw_road(width: int, height: int) -> Image.Image:
-    """A grey road narrowing to the horizon between green and sky, with camera noise; RGB."""
-    picture = Image.new("RGB", (width, height), (150, 180, 220))
-    draw = ImageDraw.Draw(picture)
-    horizon = int(height * 0.45)
-    draw.rectangle((0, horizon, width, height), fill=(70, 110, 60))
-    road = [(width * 0.05, height), (width * 0.46, horizon), (width * 0.54, horizon), (width * 0.95, height)]
-    draw.polygon(road, fill=(105, 105, 110))
-    # Without noise a PNG of it would be far smaller, and quicker to decode, than one of a camera.
-    noise_HWC = np.random.default_rng(0).normal(0, 6, (height, width, 3))
-    return Image.fromarray(np.clip(np.asarray(picture) + noise_HWC, 0, 255).astype(np.uint8))
+def note(into: list[Served], upload: Callable[[], Served]) -> float:
+    """The rate of a measurement, which is kept."""
+    into.append(upload())
+    return into[-1].rate
 
 
-def file_of(picture: Image.Image, kind: str) -> bytes:
-    """The picture as a file of this format."""
-    buffer = io.BytesIO()
-    picture.save(buffer, kind)
-    return buffer.getvalue()
-
-
-def report(name: str, runs: Mapping[str, Callable[[], float]], repeats: int) -> None:
-    """Measure the runs in turns and print their medians beside the first one's."""
+def report(runs: Mapping[str, Callable[[], float]], repeats: int) -> None:
+    """Measure the runs in turns and print their medians beside the bare work's."""
     for run in runs.values():  # warm-up, not counted
         run()
     rates: dict[str, list[float]] = {what: [] for what in runs}
     for _ in range(repeats):
         for what, run in runs.items():
             rates[what].append(run())
-    ceiling = statistics.median(next(iter(rates.values())))
+    one, many = (statistics.median(rates[what]) for what in list(runs)[:2])
+    print(f"{'':>22} {'per s':>7} {'least':>7} {'most':>7} {'of 1 thread':>12} {'of all cores':>13}")
     for what, measured in rates.items():
         median = statistics.median(measured)
-        spread = f"{min(measured):7.1f} {max(measured):7.1f}"
-        print(f"{name:>14} {what:>22} {median:15.1f} {spread} {median / ceiling:6.2f}", flush=True)
+        spread = f"{median:7.1f} {min(measured):7.1f} {max(measured):7.1f}"
+        print(f"{what:>22} {spread} {median / one:12.2f} {median / many:13.2f}", flush=True)
+
+
+def print_stages(served: Mapping[str, Sequence[Served]]) -> None:
+    """Print the median milliseconds of every stage."""
+    stages = list(dict.fromkeys(stage for turns in served.values() for s in turns for ms in s.stage_ms for stage in ms))
+    print(f"{'ms, median':>22} " + " ".join(f"{stage:>8}" for stage in stages))
+    for what, turns in served.items():
+        answers = [ms for turn in turns for ms in turn.stage_ms]
+        medians = (statistics.median(ms.get(stage, 0.0) for ms in answers) for stage in stages)
+        print(f"{what:>22} " + " ".join(f"{median:8.1f}" for median in medians))
 
 
 def create_pipeline(model: str) -> Callable[[bytes], bytes]:
-    """Decode, fit, predict, unfit, binarise, encode: what the graph does, as one function."""
+    """Decode, fit, predict, unfit, binarise, encode: what the graph does, as one function on one thread."""
     args = AppArgs(model=model)
     version = artefact.read(artefact.resolve(model))
-    engine = Engine(version.onnx_path, num_threads=args.predict.num_threads)
-    limits = Limits(max_upload_bytes=args.max_upload_bytes, max_pixels=args.max_pixels)
+    engine = Engine(version.onnx_path, num_threads=1)
+    limits = Limits.of(args)
 
     def pipeline(data: bytes) -> bytes:
         frame = fit(decode(data, limits), version.manifest.input.size)
@@ -120,48 +171,67 @@ def rate_of(workers: list[Callable[[], object]], seconds: float) -> float:
     return calls / (time.perf_counter() - started)
 
 
-def served_rate(port: int, data: bytes, concurrency: int, seconds: float) -> float:
-    """Uploads per second with so many clients at once, each over one connection that stays open."""
-    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="road"\r\n\r\n'
-    body = head.encode() + data + f"\r\n--{BOUNDARY}--\r\n".encode()
-    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-    connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(concurrency)]
+def watch_memory(model: str, num_uploads: int) -> None:
+    """Upload pictures of many sizes; print the memory of the replicas after every tenth part, and its growth."""
+    sizes = [(1242, 375), (480, 360), (960, 720), (375, 1242), (64, 48), (1920, 1080), (333, 217), (800, 600)]
+    requests = [request_of(file_of(draw_road(*size), kind)) for size in sizes for kind in ("JPEG", "PNG")]
+    part = max(1, num_uploads // 10)
+    with running_server(model, FORMS["fused"]) as server:
+        sizes_mb = []
+        for i in range(10):
+            served = upload_times(server.port, requests, 8, part)
+            sizes_mb.append(sum(rss_mb for rss_mb, _ in replica_memory_mb(server.pid)))
+            print(f"{(i + 1) * part:6d} uploads: {sizes_mb[-1]:6.0f} MB, {served.rate:.1f} per s", flush=True)
+    print(f"from the first tenth to the last: {100 * (sizes_mb[-1] / sizes_mb[0] - 1):+.1f} %")
 
-    def upload_over(connection: http.client.HTTPConnection) -> Callable[[], None]:
-        def upload() -> None:
-            connection.request("POST", "/upload", body, headers)
-            response = connection.getresponse()
-            answer = response.read()
-            if response.status != http.HTTPStatus.OK:
-                raise SystemExit(f"/upload answered {response.status}: {answer.decode(errors='replace')}")
 
-        return upload
+def print_memory(form: str, server: Server) -> None:
+    """Print what the replicas of a server take, now and at the most."""
+    now_mb, peak_mb = (sum(values) for values in zip(*replica_memory_mb(server.pid), strict=True))
+    print(f"{form}: replicas take {now_mb:.0f} MB, at the peak {peak_mb:.0f} MB")
 
-    try:
-        return rate_of([upload_over(connection) for connection in connections], seconds)
-    finally:
-        for connection in connections:
-            connection.close()
+
+def replica_memory_mb(pid: int) -> list[tuple[float, float]]:
+    """Resident memory of every replica under a server, now and at its peak."""
+    found = []
+    for child in descendants(pid):
+        status = Path(f"/proc/{child}/status").read_text()
+        if re.search(r"^Name:\tray::ServeRepli", status, re.MULTILINE):
+            now_kb, peak_kb = (int(re.findall(rf"{key}:\s+(\d+)", status)[0]) for key in ("VmRSS", "VmHWM"))
+            found.append((now_kb / 1024, peak_kb / 1024))
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process started, and those that they did."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        if thread.name != str(pid):
+            children += [int(child) for child in (thread / "children").read_text().split()]
+    return children + [grandchild for child in children for grandchild in descendants(child)]
 
 
 @contextmanager
-def running_server(model: str) -> Iterator[int]:
-    """`roadseg-serve run` in a process of its own; gives the port."""
+def running_server(model: str, settings: str) -> Iterator[Server]:
+    """`roadseg-serve run` in a process of its own, until it answers; then stopped."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     program = str(Path(sys.executable).parent / "roadseg-serve")
-    started = time.perf_counter()
-    server = subprocess.Popen([program, "run", "--model", model, "--port", str(port)], stdout=subprocess.DEVNULL)
-    try:
-        while not is_healthy(port):
-            if server.poll() is not None or time.perf_counter() - started > READY_TIMEOUT_S:
-                raise SystemExit("the server did not start")
-            time.sleep(0.1)
-        print(f"ready after {time.perf_counter() - started:.1f} s")
-        yield port
-    finally:
-        server.terminate()
-        server.wait()
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as config:
+        config.write(settings)
+        config.flush()
+        command = [program, "run", "--model", model, "--port", str(port), "--config", config.name]
+        started = time.perf_counter()
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            while not is_healthy(port):
+                if server.poll() is not None or time.perf_counter() - started > READY_TIMEOUT_S:
+                    raise SystemExit("the server did not start")
+                time.sleep(0.1)
+            yield Server(port=port, pid=server.pid, ready_s=time.perf_counter() - started)
+        finally:
+            server.terminate()
+            server.wait()
 
 
 def is_healthy(port: int) -> bool:
