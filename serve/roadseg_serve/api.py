@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
 from roadseg_serve.artefact import Manifest
@@ -65,7 +65,6 @@ FORMAT_DESCRIPTION = """Before what `Accept` says.
 # The steps of Answer.times_s, in their order.
 STEPS = ("decode", "resize", "queue", "infer", "encode")
 
-
 # Limits beside an alternative that is not described would not be described either.
 Threshold = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -102,6 +101,7 @@ class Service:
 def create_api(service: Service) -> FastAPI:
     """The web application over `service`."""
     manifest = service.manifest
+    busy_status = HTTPStatus(service.backpressure.status_code)
     # The page at /docs brings its own scripts, so that it works without the internet.
     api = FastAPIOffline(
         redoc_url=None,
@@ -121,7 +121,7 @@ def create_api(service: Service) -> FastAPI:
         service.note_refusal(error)
         problem = problem_of(error)
         if isinstance(error, OverloadedError):
-            problem = replace(problem, status=HTTPStatus(service.backpressure.status_code))
+            problem = replace(problem, status=busy_status)
         headers = {}
         if problem.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
             headers["Retry-After"] = str(service.backpressure.retry_after_s)
@@ -142,7 +142,7 @@ def create_api(service: Service) -> FastAPI:
         "/upload",
         summary="Find the road in a picture",
         response_class=Response,
-        responses=upload_responses(manifest, HTTPStatus(service.backpressure.status_code)),
+        responses=upload_responses(manifest, busy_status),
         openapi_extra={"requestBody": upload_body()},
     )
     async def upload(
@@ -150,7 +150,7 @@ def create_api(service: Service) -> FastAPI:
         form: Annotated[Format | SkipJsonSchema[None], Query(alias="format", description=FORMAT_DESCRIPTION)] = None,
         threshold: Annotated[
             Threshold | SkipJsonSchema[None],
-            Query(description=f"Road is where the probability reaches it; {manifest.threshold:g} when left out."),
+            Query(description="Road is where the probability reaches it; the server's own where it is left out."),
         ] = None,
     ) -> Response:
         """Send a picture in the multipart field `file`; get its road, by default as an 8-bit grey JPEG of its size.
@@ -173,7 +173,7 @@ def create_api(service: Service) -> FastAPI:
         "/health",
         summary="Does a model answer?",
         responses=example_response("A model has just answered.", health_example)
-        | problem_responses(ModelUnavailableError),
+        | problem_responses(ModelUnavailableError, OverloadedError, busy_status=busy_status),
     )
     async def health() -> Health:
         """200 only when a model has just answered."""
@@ -215,6 +215,8 @@ async def receive_file(request: Request, max_upload_bytes: int) -> bytes:
             file = form.get("file")
             if isinstance(file, UploadFile):
                 return await file.read()
+    except ClientDisconnect as error:  # no fault of ours, and nobody hears the answer
+        raise BadUploadError("The connection ended before the form did. Send all of it.") from error
     except HTTPException as error:  # how Starlette reports a form that it cannot parse
         raise BadUploadError(
             f"The form cannot be read ({error.detail}). Send one file: curl -F file=@road.png <url>/upload"

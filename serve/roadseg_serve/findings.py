@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from roadseg_serve.messages import Bytes, ModelName
 
 
-class Model(BaseModel):
+class ModelVersion(BaseModel):
     """Which model version answered."""
 
     model_config = ConfigDict(extra="forbid")
@@ -54,9 +54,9 @@ class Findings(BaseModel):
     width: int = Field(ge=1, description="Of the upright picture and its mask, pixels.")
     height: int = Field(ge=1, description="Of the upright picture and its mask, pixels.")
     threshold: float = Field(ge=0, le=1, description="Road is where the probability reaches it.")
-    model: Model
+    model: ModelVersion
     timings_ms: dict[str, float] = Field(
-        description="How long each step before this answer took: decode, resize, queue, infer. Server-Timing has all."
+        description="How long the steps took: decode, resize, infer. The header Server-Timing has all of them."
     )
     mask: Mask
 
@@ -86,7 +86,7 @@ def findings(
         width=width,
         height=height,
         threshold=threshold,
-        model=Model(name=model.name, version=model.version),
+        model=ModelVersion(name=model.name, version=model.version),
         timings_ms={step: round(time_s * 1000, 3) for step, time_s in times_s.items()},
         mask=Mask(
             png_base64=base64.b64encode(mask_png).decode(),

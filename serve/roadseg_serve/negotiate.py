@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from roadseg_serve.errors import NotAcceptableError
 from roadseg_serve.messages import MEDIA_TYPES, Format
@@ -16,6 +17,7 @@ ALIASES = {"image/jpg": "image/jpeg", "*": "*/*"}
 WEIGHT = re.compile(r"0?\.\d+|0\.?|1(\.0*)?")
 
 
+@lru_cache(maxsize=64)  # clients say the same few things over and over
 def negotiate(accept: str) -> Format:
     """The offer that the client likes best; of equals, the first of `OFFERS`.
 

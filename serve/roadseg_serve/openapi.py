@@ -92,7 +92,7 @@ def example_findings(manifest: Manifest) -> Json:
         placement=Placement(*prob_HW.shape, *prob_HW.shape),
         threshold=manifest.threshold,
         model=ModelName(manifest.name, manifest.version),
-        times_s={"decode": 0.0081, "resize": 0.0024, "queue": 0.0007, "infer": 0.0413},
+        times_s={"decode": 0.0081, "resize": 0.0024, "infer": 0.0413},
     )
     body = answer(prediction, Wish(Format.JSON), None, None).body
     return Findings.model_validate_json(body).model_dump(mode="json")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from roadseg_serve import artefact
 from roadseg_serve.api import FORM_ALLOWANCE_BYTES, Service, create_api
-from roadseg_serve.errors import PROBLEMS, ModelUnavailableError, RequestError
+from roadseg_serve.errors import PROBLEMS, BadUploadError, ModelUnavailableError, RequestError
 from roadseg_serve.messages import MEDIA_TYPES, Answer, Format, ModelName, Wish
 from roadseg_serve.settings import BackpressureConfig
 
@@ -199,6 +199,27 @@ def test_a_long_file_arrives_whole(service: dict[str, Any]) -> None:
 )
 def test_malformed_uploads(service: dict[str, Any], options: dict[str, Any], expected: tuple[int, str]) -> None:
     assert problem(ask(service, "POST", "/upload", **options)) == expected
+
+
+def test_a_client_that_goes_away_is_no_fault_of_ours(service: dict[str, Any]) -> None:
+    refusals: list[RequestError] = []
+    api = create_api(Service(**service | {"note_refusal": refusals.append}))
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/upload",
+        "query_string": b"",
+        "headers": [(b"content-type", b"multipart/form-data; boundary=b"), (b"content-length", b"1000")],
+    }
+    arriving = [{"type": "http.request", "body": b"--b\r\n", "more_body": True}, {"type": "http.disconnect"}]
+
+    async def receive() -> Any:
+        return arriving.pop(0)
+
+    async def send(_message: Any) -> None: ...
+
+    asyncio.run(api(scope, receive, send))  # a fault would be raised again, for the server's log
+    assert [type(refusal) for refusal in refusals] == [BadUploadError]
 
 
 def test_an_announced_length_over_the_limit_is_refused_unread(service: dict[str, Any]) -> None:
