@@ -1,14 +1,14 @@
 """The HTTP contract: routes, limits, and every error as problem+json. It knows neither Ray nor pixels."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 from starlette.datastructures import UploadFile
@@ -17,21 +17,14 @@ from starlette.requests import Request
 from starlette.types import Message, Receive
 
 from roadseg_serve.artefact import Manifest
-from roadseg_serve.errors import (
-    PROBLEMS,
-    BadUploadError,
-    MissingFileError,
-    OverloadedError,
-    Problem,
-    RequestError,
-    problem_body,
-    problem_of,
-)
+from roadseg_serve.errors import PROBLEMS, BadUploadError, MissingFileError, RequestError
+from roadseg_serve.gate import put_gate
+from roadseg_serve.headers import page_policy
 from roadseg_serve.messages import Answer, ModelName, Wish
 from roadseg_serve.preprocess import upload_too_large
-from roadseg_serve.settings import BackpressureConfig
+from roadseg_serve.problem import PROBLEM_JSON, answer_http_exception, answer_validation_error
+from roadseg_serve.settings import BackpressureConfig, GateArgs
 
-PROBLEM_JSON = "application/problem+json"
 PAGE = Path(__file__).parent / "web" / "index.html"
 
 # A multipart form is a little longer than its file: boundaries, part headers, the file's name.
@@ -50,12 +43,13 @@ class Health(BaseModel):
 
 
 class ProblemBody(BaseModel):
-    """RFC 9457 problem: what went wrong, and in `detail` what to do about it."""
+    """RFC 9457 problem: what went wrong, in `detail` what to do about it, and the id under which the log has it."""
 
     type: str
     title: str
     status: int
     detail: str
+    request_id: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +63,7 @@ class Service:
         max_upload_bytes: longer uploads are refused while they arrive.
         note_refusal: hears of every request that is refused.
         backpressure: what is answered where too much waits.
+        gate: what every request passes before the routes.
     """
 
     segment: Callable[[bytes, Wish], Awaitable[Answer]]
@@ -77,10 +72,15 @@ class Service:
     max_upload_bytes: int
     note_refusal: Callable[[RequestError], None]
     backpressure: BackpressureConfig
+    gate: GateArgs
 
 
 def create_api(service: Service) -> FastAPI:
-    """The web application over `service`."""
+    """The web application over `service`.
+
+    Raises:
+        KeysError: the API keys cannot be read, or there are none.
+    """
     # The page at /docs brings its own scripts, so that it works without the internet.
     api = FastAPIOffline(
         redoc_url=None,
@@ -89,22 +89,9 @@ def create_api(service: Service) -> FastAPI:
         description="Road segmentation as a service: send a picture, get a mask of the road.",
     )
 
-    async def answer_request_error(_request: Request, error: Exception) -> JSONResponse:
-        # Ray hands on an error of another process with the error itself as `cause`.
-        error = getattr(error, "cause", error)
-        assert isinstance(error, RequestError)
-        service.note_refusal(error)
-        problem = problem_of(error)
-        if isinstance(error, OverloadedError):
-            problem = replace(problem, status=HTTPStatus(service.backpressure.status_code))
-        busy = problem.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
-        retry = {"Retry-After": str(service.backpressure.retry_after_s)} if busy else None
-        return _answer(problem, str(error), retry)
-
-    api.add_exception_handler(RequestError, answer_request_error)
-    api.add_exception_handler(HTTPException, _answer_http_exception)
-    api.add_exception_handler(RequestValidationError, _answer_validation_error)
-    api.add_exception_handler(Exception, _answer_fault)
+    api.add_exception_handler(HTTPException, answer_http_exception)
+    api.add_exception_handler(RequestValidationError, answer_validation_error)
+    put_gate(api, service.gate, service.backpressure, service.note_refusal)
 
     @api.post(
         "/upload",
@@ -120,6 +107,7 @@ def create_api(service: Service) -> FastAPI:
         turned upright first, and so is its mask. Read the mask with the threshold 128.
         """
         answer = await service.segment(await receive_file(request, service.max_upload_bytes), Wish())
+        request.state.answer = answer  # for the log
         headers = {MODEL_NAME_HEADER: answer.model.name, MODEL_VERSION_HEADER: answer.model.version}
         return Response(answer.body, media_type=answer.media_type, headers=headers)
 
@@ -136,7 +124,8 @@ def create_api(service: Service) -> FastAPI:
 
     @api.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
-        return HTMLResponse(PAGE.read_text(encoding="utf-8"))
+        text = PAGE.read_text(encoding="utf-8")
+        return HTMLResponse(text, headers={"Content-Security-Policy": page_policy(text)})
 
     return api
 
@@ -185,30 +174,6 @@ def _counted(receive: Receive, max_body_bytes: int, max_upload_bytes: int) -> Re
         return message
 
     return receive_counted
-
-
-def _answer(problem: Problem, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(problem_body(problem, detail), problem.status, headers=headers, media_type=PROBLEM_JSON)
-
-
-async def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    status = HTTPStatus(error.status_code)
-    detail = f"{request.method} {request.url.path}: {error.detail}. The routes are described at /docs."
-    return _answer(Problem(status, "about:blank", status.phrase), detail, dict(error.headers or {}))
-
-
-async def _answer_validation_error(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
-    return _answer(Problem(status, "about:blank", status.phrase), f"{faults}. See /docs.")
-
-
-async def _answer_fault(_request: Request, _error: Exception) -> JSONResponse:
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
-    detail = "This is a fault of the server, not of the request; its log has the details."
-    return _answer(Problem(status, "about:blank", status.phrase), detail)
 
 
 UPLOAD_BODY: dict[str, Any] = {

@@ -14,7 +14,7 @@ from roadseg_serve import artefact
 from roadseg_serve.api import FORM_ALLOWANCE_BYTES, Service, create_api
 from roadseg_serve.errors import PROBLEMS, ModelUnavailableError, RequestError
 from roadseg_serve.messages import Answer, ModelName, Wish
-from roadseg_serve.settings import BackpressureConfig
+from roadseg_serve.settings import BackpressureConfig, GateArgs
 
 MAX_UPLOAD_BYTES = 1000
 MODEL = ModelName("red", "1")
@@ -38,6 +38,7 @@ def service(red_artefact: Path) -> dict[str, Any]:
         "max_upload_bytes": MAX_UPLOAD_BYTES,
         "note_refusal": lambda _error: None,
         "backpressure": BackpressureConfig(),
+        "gate": GateArgs(),
     }
 
 
@@ -58,7 +59,7 @@ def ask(service: dict[str, Any], method: str, path: str, **options: Any) -> http
 def problem(response: httpx.Response) -> tuple[int, str]:
     body = response.json()
     assert response.headers["content-type"] == "application/problem+json"
-    assert set(body) == {"type", "title", "status", "detail"}
+    assert set(body) == {"type", "title", "status", "detail", "request_id"}
     assert body["status"] == response.status_code
     assert body["detail"]
     return response.status_code, body["type"]
@@ -106,7 +107,8 @@ def test_an_announced_length_over_the_limit_is_refused_unread(service: dict[str,
     assert problem(response) == (413, "urn:roadseg:upload-too-large")
 
 
-def test_an_unannounced_length_is_counted_and_cut_off(service: dict[str, Any]) -> None:
+@pytest.mark.parametrize("announced", [{}, {"content-length": "10"}, {"content-length": "-1"}, {"content-length": "x"}])
+def test_an_unannounced_length_is_counted_and_cut_off(service: dict[str, Any], announced: dict[str, str]) -> None:
     sent_bytes = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -116,7 +118,7 @@ def test_an_unannounced_length_is_counted_and_cut_off(service: dict[str, Any]) -
             sent_bytes += 10_000
             yield b"x" * 10_000
 
-    headers = {"content-type": "multipart/form-data; boundary=b"}
+    headers = {"content-type": "multipart/form-data; boundary=b"} | announced
     response = ask(service, "POST", "/upload", content=endless(), headers=headers)
     assert problem(response) == (413, "urn:roadseg:upload-too-large")
     assert sent_bytes <= MAX_UPLOAD_BYTES + FORM_ALLOWANCE_BYTES + 10_000
@@ -191,7 +193,7 @@ def test_openapi_describes_every_route_and_answer(service: dict[str, Any]) -> No
     assert set(document["paths"]) == {"/upload", "/health", "/v1/model"}
     upload = document["paths"]["/upload"]["post"]
     assert "multipart/form-data" in upload["requestBody"]["content"]
-    assert set(upload["responses"]) == {"200", "400", "413", "415", "422", "503"}
+    assert set(upload["responses"]) == {"200", "400", "401", "408", "413", "415", "422", "429", "503", "504"}
     assert list(upload["responses"]["200"]["content"]) == ["image/jpeg"]
     assert list(upload["responses"]["415"]["content"]) == ["application/problem+json"]
     for reference in references(document):
