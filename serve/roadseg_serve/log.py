@@ -96,10 +96,10 @@ def _write(facts: dict[str, Any], state: dict[str, Any]) -> None:
     error = state.get("error")
     if error is not None:
         facts["error"] = type(error).__name__
-    fault = None if isinstance(error, RequestError | None) else error
+    fault = None if isinstance(error, RequestError) else error
     if fault is not None:
         level = logging.ERROR
-    elif facts["status"] >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    elif 500 <= facts["status"] < 600:  # not the close code of a WebSocket
         level = logging.WARNING
     else:
         level = logging.DEBUG if facts["route_template"] == HEALTH_ROUTE else logging.INFO

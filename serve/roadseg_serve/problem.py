@@ -10,6 +10,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from roadseg_serve.errors import OverloadedError, Problem, RequestError, problem_body, problem_of
 from roadseg_serve.request_id import STARTS
@@ -53,7 +54,7 @@ class Problems:
 
         try:
             return await self._app(scope, receive, send_noted)
-        except ClientDisconnect:
+        except (ClientDisconnect, WebSocketDisconnect):
             return None  # nobody is left to answer
         except Exception as error:
             # Ray hands on an error of another process with the error itself as `cause`.
@@ -76,7 +77,8 @@ class Problems:
         if problem.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
             headers["Retry-After"] = str(self._backpressure.retry_after_s)
         if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
-            await send({"type": "websocket.close", "code": FIRST_PRIVATE_CLOSE_CODE + problem.status, "reason": detail})
+            close_code = FIRST_PRIVATE_CLOSE_CODE + problem.status
+            await send({"type": "websocket.close", "code": close_code, "reason": problem.title})
         else:
             await _answer(scope, problem, detail, headers)(scope, receive, send)
 

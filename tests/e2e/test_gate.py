@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -20,16 +21,24 @@ FILES = {"file": ("road.png", WHOLE)}
 ANSWER_TIMEOUT_S = 120
 
 
+@pytest.fixture(scope="module", params=["staged", "fused"])
+def form(request: pytest.FixtureRequest) -> str:
+    """Behind Ray's proxy, and without it."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("keys") / "keys"
-    file.write_text("# one a month\nof-june\n")
-    return file
+    return tmp_path_factory.mktemp("keys") / "keys"
 
 
 @pytest.fixture(scope="module")
-def guarded(start_server: StartServer, red_artefact: Path, keys: Path) -> Iterator[Server]:
-    with start_server("--model", str(red_artefact), "--api-keys-file", str(keys), "--log-format", "json") as server:
+def guarded(start_server: StartServer, red_artefact: Path, keys: Path, form: str) -> Iterator[Server]:
+    keys.write_text("# one a month\nof-june\n")
+    settings = keys.with_name(f"{form}.yaml")
+    gate = {"api_keys_file": str(keys), "receive_timeout_s": 10, "rate_limit": "60/minute"}
+    settings.write_text(yaml.safe_dump({"model": str(red_artefact), "form": form, "gate": gate}))
+    with start_server("--config", str(settings), "--log-format", "json") as server:
         server.wait_until_ready()
         yield server
 
@@ -80,13 +89,14 @@ def test_keys_are_changed_while_it_serves(client: httpx.Client, keys: Path) -> N
         assert client.get("/v1/model", headers=SECOND).status_code == second
 
 
-def test_one_id_goes_through_all_of_ray(client: httpx.Client, guarded: Server) -> None:
+def test_one_id_goes_through_all_of_ray(client: httpx.Client, guarded: Server, form: str) -> None:
     refused = {"file": ("road.png", b"no picture")}
     answer = client.post("/upload", files=refused, headers=FIRST | {"X-Request-ID": "trace-me"})
     assert answer.headers.get_list("x-request-id") == ["trace-me"]
     assert answer.json()["request_id"] == "trace-me"
     lines = [line for line in lines_of(guarded) if line.get("request_id") == "trace-me"]
-    assert {"roadseg_Ingress", "roadseg_Preprocess"} <= {line.get("deployment") for line in lines}
+    through = {"roadseg_Ingress", "roadseg_Preprocess"} if form == "staged" else {"roadseg_Fused"}
+    assert through <= {line.get("deployment") for line in lines}
     (ours,) = [line for line in lines if "route_template" in line]
     assert (ours["status"], ours["error"], ours["client"]) == (415, "NotAnImageError", "127.0.0.1")
 
@@ -109,7 +119,7 @@ def test_a_path_that_ray_answers_itself_has_an_id(client: httpx.Client) -> None:
 
 def test_no_key_is_in_the_logs(guarded: Server) -> None:
     text = json.dumps(lines_of(guarded)) + guarded.log.read_text()
-    assert "roadseg_Ingress" in text
+    assert "route_template" in text
     assert "of-june" not in text
     assert "of-july" not in text
 
@@ -122,9 +132,20 @@ def test_a_client_that_stalls_is_sent_away(stalled: socket.socket) -> None:
     assert b"urn:roadseg:receive-timeout" in answer
 
 
+def test_a_client_that_asks_too_often_has_to_wait(client: httpx.Client) -> None:
+    # Whatever address it claims to have.
+    answers = [client.get("/v1/model", headers=FIRST | {"X-Forwarded-For": f"203.0.113.{n}"}) for n in range(70)]
+    assert {answer.status_code for answer in answers} == {200, 429}
+    refusal = next(answer for answer in answers if answer.status_code == 429)
+    assert 0 < int(refusal.headers["retry-after"]) <= 60
+    assert client.get("/health").status_code == 200
+
+
 def test_a_file_without_keys_is_one_clear_line(start_server: StartServer, red_artefact: Path, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("# none yet\n")
-    with start_server("--model", str(red_artefact), "--api-keys-file", str(tmp_path / "keys")) as server:
+    settings = {"model": str(red_artefact), "gate": {"api_keys_file": str(tmp_path / "keys")}}
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+    with start_server("--config", str(tmp_path / "settings.yaml")) as server:
         assert server.wait_until_stopped() == 1
         lines = [line for line in server.log.read_text().splitlines() if "installing" not in line]
         assert len(lines) == 1

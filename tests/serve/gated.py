@@ -55,12 +55,15 @@ def ask(api: ASGIApp, method: str, path: str, peer: str = "192.0.2.1", **options
     return asyncio.run(once())
 
 
-def open_socket(api: ASGIApp, path: str, extensions: dict[str, Any]) -> list[Message]:
-    """What a WebSocket client is told when it opens one and at once goes away."""
+def open_socket(api: ASGIApp, path: str, extensions: dict[str, Any], *frames: bytes) -> list[Message]:
+    """What a WebSocket client is told that opens one, sends some frames, and goes away."""
     sent = []
+    received: list[Message] = [{"type": "websocket.connect"}]
+    received += [{"type": "websocket.receive", "bytes": frame} for frame in frames]
+    received += [{"type": "websocket.disconnect", "code": 1001}]
 
     async def receive() -> Message:
-        return {"type": "websocket.connect"}
+        return received.pop(0)
 
     async def send(message: Message) -> None:
         sent.append(message)

@@ -10,6 +10,7 @@ import pytest
 from ray._common.formatters import JSONFormatter
 from ray.serve.schema import LoggingConfig
 from starlette.requests import ClientDisconnect
+from starlette.websockets import WebSocket
 
 from roadseg_serve.errors import ImageTooLargeError, OverloadedError
 from roadseg_serve.log import LogFormat, logging_config
@@ -145,6 +146,22 @@ def test_a_websocket_has_a_line_too(lines: Lines, tmp_path: Path) -> None:
     open_socket(api_of(GateArgs(api_keys_file=tmp_path / "keys")), "/stream", {"websocket.http.response": {}})
     fields = lines.only()
     assert (fields["method"], fields["status"], fields["error"]) == ("WS", 401, "BadKeyError")
+
+
+def test_a_websocket_that_is_left_is_no_fault(lines: Lines) -> None:
+    api = api_of()
+
+    @api.websocket("/echo")
+    async def echo_one(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_bytes(await socket.receive_bytes())
+        await socket.receive_bytes()
+
+    assert open_socket(api, "/echo", {}, b"frame")[1] == {"type": "websocket.send", "bytes": b"frame"}
+    fields = lines.only()
+    assert (fields["method"], fields["route_template"], fields["status"]) == ("WS", "/echo", 101)
+    assert (fields["bytes_in"], fields["bytes_out"], fields["levelname"]) == (5, 5, "INFO")
+    assert "error" not in fields
 
 
 @pytest.mark.parametrize("log_format", LogFormat)
