@@ -14,7 +14,7 @@ from roadseg_serve.api import Service, create_api
 from roadseg_serve.artefact import Manifest
 from roadseg_serve.messages import Answer, ModelName, Wish
 from roadseg_serve.settings import BackpressureConfig, GateArgs
-from tests.conftest import red_manifest
+from tests.red import red_manifest
 
 MODEL = ModelName("red", "1")
 UPLOAD: dict[str, Any] = {"files": {"file": ("road.png", b"picture")}}
