@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import FastAPI, Query
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
@@ -19,25 +19,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
 from roadseg_serve.artefact import Manifest
-from roadseg_serve.errors import (
-    BadParameterError,
-    BadUploadError,
-    MissingFileError,
-    ModelUnavailableError,
-    NotAcceptableError,
-    OverloadedError,
-    Problem,
-    RequestError,
-    bare_problem,
-    problem_body,
-    problem_of,
-)
+from roadseg_serve.errors import BadUploadError, MissingFileError, ModelUnavailableError, OverloadedError, RequestError
+from roadseg_serve.gate import put_gate
+from roadseg_serve.headers import page_policy
 from roadseg_serve.messages import Answer, Format, ModelName, Wish
 from roadseg_serve.negotiate import negotiate
 from roadseg_serve.openapi import (
     DESCRIPTION,
-    FAULT_DETAIL,
-    PROBLEM_JSON,
     complete,
     example_response,
     fault_response,
@@ -46,7 +34,8 @@ from roadseg_serve.openapi import (
     upload_responses,
 )
 from roadseg_serve.preprocess import upload_too_large
-from roadseg_serve.settings import BackpressureConfig
+from roadseg_serve.problem import answer_http_exception, refuse_parameters
+from roadseg_serve.settings import BackpressureConfig, GateArgs
 
 PAGE = Path(__file__).parent / "web" / "index.html"
 
@@ -88,6 +77,7 @@ class Service:
         max_upload_bytes: longer uploads are refused while they arrive.
         note_refusal: hears of every request that is refused.
         backpressure: what is answered where too much waits.
+        gate: what every request passes before the routes.
     """
 
     segment: Callable[[bytes, Wish], Awaitable[Answer]]
@@ -96,10 +86,15 @@ class Service:
     max_upload_bytes: int
     note_refusal: Callable[[RequestError], None]
     backpressure: BackpressureConfig
+    gate: GateArgs
 
 
 def create_api(service: Service) -> FastAPI:
-    """The web application over `service`."""
+    """The web application over `service`.
+
+    Raises:
+        KeysError: the API keys cannot be read, or there are none.
+    """
     manifest = service.manifest
     busy_status = HTTPStatus(service.backpressure.status_code)
     # The page at /docs brings its own scripts, so that it works without the internet.
@@ -114,29 +109,9 @@ def create_api(service: Service) -> FastAPI:
     describe = api.openapi
     api.openapi = lambda: complete(describe(), manifest)  # type: ignore[method-assign]  # FastAPI's own way
 
-    async def answer_request_error(_request: Request, error: Exception) -> JSONResponse:
-        # Ray hands on an error of another process with the error itself as `cause`.
-        error = getattr(error, "cause", error)
-        assert isinstance(error, RequestError)
-        service.note_refusal(error)
-        problem = problem_of(error)
-        if isinstance(error, OverloadedError):
-            problem = replace(problem, status=busy_status)
-        headers = {}
-        if problem.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
-            headers["Retry-After"] = str(service.backpressure.retry_after_s)
-        if isinstance(error, NotAcceptableError):
-            headers["Vary"] = "Accept"
-        return _answer(problem, str(error), headers)
-
-    async def answer_validation_error(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        return await answer_request_error(request, _bad_parameter(error))
-
-    api.add_exception_handler(RequestError, answer_request_error)
-    api.add_exception_handler(HTTPException, _answer_http_exception)
-    api.add_exception_handler(RequestValidationError, answer_validation_error)
-    api.add_exception_handler(Exception, _answer_fault)
+    api.add_exception_handler(HTTPException, answer_http_exception)
+    api.add_exception_handler(RequestValidationError, refuse_parameters)
+    put_gate(api, service.gate, service.backpressure, service.note_refusal)
 
     @api.post(
         "/upload",
@@ -164,6 +139,7 @@ def create_api(service: Service) -> FastAPI:
         started_s = time.perf_counter()
         wish = Wish(form or negotiate(", ".join(request.headers.getlist("accept"))), threshold)
         answer = await service.segment(await receive_file(request, service.max_upload_bytes), wish)
+        request.state.answer = answer  # for the log
         total_s = time.perf_counter() - started_s
         return Response(answer.body, media_type=answer.media_type, headers=_answer_headers(answer, total_s))
 
@@ -188,7 +164,8 @@ def create_api(service: Service) -> FastAPI:
     @api.get("/", summary="The web page", response_class=HTMLResponse)
     async def page() -> HTMLResponse:
         """A page to drop pictures in."""
-        return HTMLResponse(PAGE.read_text(encoding="utf-8"))
+        text = PAGE.read_text(encoding="utf-8")
+        return HTMLResponse(text, headers={"Content-Security-Policy": page_policy(text)})
 
     return api
 
@@ -251,22 +228,3 @@ def _answer_headers(answer: Answer, total_s: float) -> dict[str, str]:
         "Server-Timing": ", ".join(f"{step};dur={time_s * 1000:.3f}" for step, time_s in times_s.items()),
         "Vary": "Accept",
     }
-
-
-def _answer(problem: Problem, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(problem_body(problem, detail), problem.status, headers=headers, media_type=PROBLEM_JSON)
-
-
-async def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    detail = f"{request.method} {request.url.path}: {error.detail}. The routes are described at /docs."
-    return _answer(bare_problem(HTTPStatus(error.status_code)), detail, dict(error.headers or {}))
-
-
-def _bad_parameter(error: RequestValidationError) -> BadParameterError:
-    faults = "; ".join(f"{fault['loc'][-1]}={str(fault['input'])[:50]}: {fault['msg']}" for fault in error.errors())
-    return BadParameterError(f"{faults}. Or leave it out; see /docs.")
-
-
-async def _answer_fault(_request: Request, _error: Exception) -> JSONResponse:
-    return _answer(bare_problem(HTTPStatus.INTERNAL_SERVER_ERROR), FAULT_DETAIL)

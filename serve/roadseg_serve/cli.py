@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from roadseg_serve.errors import StartError
+from roadseg_serve.log import LogFormat
 from roadseg_serve.settings import listens_itself, read_settings
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -31,6 +32,9 @@ def run(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Of the lines in /tmp/ray/session_latest/logs/serve.")
+    ] = LogFormat.TEXT,
 ) -> None:
     """Serve one model on this machine until Ctrl-C.
 
@@ -44,7 +48,7 @@ def run(
         # Ray is slow to load, and reads the environment as it loads.
         from roadseg_serve.local import serve_until_stopped  # noqa: PLC0415
 
-        serve_until_stopped(args, host=host, port=port)
+        serve_until_stopped(args, host=host, port=port, log_format=log_format)
     except StartError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
@@ -56,6 +60,9 @@ def settle_ray_environment() -> None:
     # Ray listens on all interfaces and runs what it is told: only who knows this run's token may speak to it.
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    # Its HTTP server takes our request ids for its own, and believes nobody's word about another's address.
+    os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "roadseg_serve.request_id:around_ray"
+    os.environ["FORWARDED_ALLOW_IPS"] = ""
 
 
 def open_replica_port(port: int) -> None:

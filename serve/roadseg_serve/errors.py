@@ -5,6 +5,7 @@
     - ArtefactError             the model's files are missing, damaged or of another contract
     - SettingsError             the settings cannot be read, or do not fit together
     - PortInUseError            another program listens on the port
+    - KeysError                 the API keys cannot be read, or there are none
   * RequestError                one request is refused; the server goes on
     - BadParameterError         a query parameter is not what the route takes
     - NotAcceptableError        no answer is of a type that the client accepts
@@ -15,6 +16,10 @@
     - DamagedImageError         a picture of an accepted format that cannot be decoded
     - UploadTooLargeError       more bytes than the server takes
     - ImageTooLargeError        more pixels than the server takes
+    - BadKeyError               no API key was sent, or one that is not valid
+    - RateLimitedError          this client has sent too many requests
+    - ReceiveTimeoutError       the body arrived too slowly
+    - RequestTimeoutError       the answer took too long
     - OverloadedError           too many requests wait already
     - ModelUnavailableError     no model answers now
   * RefitError                  between the stages only: a frame was fitted for another model
@@ -22,7 +27,8 @@
 Every exception takes one argument, so that it survives the way between processes.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -45,6 +51,10 @@ class SettingsError(StartError):
 
 class PortInUseError(StartError):
     """Another program listens on the wanted port."""
+
+
+class KeysError(StartError):
+    """The API keys cannot be read, or there are none."""
 
 
 class RequestError(RoadsegError):
@@ -87,6 +97,22 @@ class ImageTooLargeError(RequestError):
     """The picture has more pixels than the server takes."""
 
 
+class BadKeyError(RequestError):
+    """No API key was sent, or one that is not valid."""
+
+
+class RateLimitedError(RequestError):
+    """This client has sent too many requests."""
+
+
+class ReceiveTimeoutError(RequestError):
+    """The body arrived too slowly."""
+
+
+class RequestTimeoutError(RequestError):
+    """The answer took too long."""
+
+
 class OverloadedError(RequestError):
     """Too many requests wait already."""
 
@@ -108,12 +134,14 @@ class Problem:
         type: stable identifier of the kind, a URN; clients may branch on it.
         title: the kind in a few words, the same for every occurrence.
         remedy: what a client can do about it, whatever the occurrence.
+        headers: that go with every answer of this kind.
     """
 
     status: HTTPStatus
     type: str
     title: str
     remedy: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 # The one table from exception to HTTP.
@@ -129,6 +157,7 @@ PROBLEMS: dict[type[RequestError], Problem] = {
         "urn:roadseg:not-acceptable",
         "No such answer",
         "Accept image/jpeg, image/png or application/json, or choose with ?format=.",
+        {"Vary": "Accept"},
     ),
     BadUploadError: Problem(
         HTTPStatus.BAD_REQUEST,
@@ -184,6 +213,33 @@ PROBLEMS: dict[type[RequestError], Problem] = {
         "No model answers",
         "Try again after the seconds in Retry-After.",
     ),
+    BadKeyError: Problem(
+        HTTPStatus.UNAUTHORIZED,
+        "urn:roadseg:bad-key",
+        "API key needed",
+        "Send a valid API key as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'.",
+        {"WWW-Authenticate": "Bearer"},
+    ),
+    RateLimitedError: Problem(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "urn:roadseg:rate-limited",
+        "Too many requests",
+        "Try again after the seconds in Retry-After.",
+    ),
+    # The rest of the body is not waited for, so the connection is of no further use.
+    ReceiveTimeoutError: Problem(
+        HTTPStatus.REQUEST_TIMEOUT,
+        "urn:roadseg:receive-timeout",
+        "Body too slow",
+        "Send a smaller picture, or send it over a faster connection.",
+        {"Connection": "close"},
+    ),
+    RequestTimeoutError: Problem(
+        HTTPStatus.GATEWAY_TIMEOUT,
+        "urn:roadseg:request-timeout",
+        "Answer too late",
+        "Try again later, or send a smaller picture.",
+    ),
 }
 
 
@@ -197,16 +253,18 @@ def problem_of(error: RequestError) -> Problem:
     return next(PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS)
 
 
-def problem_body(problem: Problem, detail: str) -> dict[str, Any]:
+def problem_body(problem: Problem, detail: str, request_id: str) -> dict[str, Any]:
     """The RFC 9457 body (`application/problem+json`).
 
     Args:
         problem: what kind it is.
         detail: what happened this time and what to do about it.
+        request_id: under which the server's log has it.
     """
     return {
         "type": problem.type,
         "title": problem.title,
         "status": int(problem.status),
         "detail": detail,
+        "request_id": request_id,
     }

@@ -67,6 +67,7 @@ class Ingress:
                 max_upload_bytes=self._args.max_upload_bytes,
                 note_refusal=self._metrics.note_refusal,
                 backpressure=self._args.backpressure_config,
+                gate=self._args.gate,
             )
         )
 
@@ -81,7 +82,14 @@ class Ingress:
             keep_picture = wish.format is Format.OVERLAY
             frame = self._preprocess.remote(data, size_rule, keep_picture=keep_picture)
             prediction = self._model.remote(frame)
-            answer: Answer = await self._postprocess.remote(prediction, wish, frame if keep_picture else None)
+            call = self._postprocess.remote(prediction, wish, frame if keep_picture else None)
+            try:
+                answer: Answer = await call
+            except asyncio.CancelledError:
+                # Ray goes on with what a caller who is cancelled has asked for, unless it is told.
+                for started in (call, prediction, frame):
+                    started.cancel()
+                raise
             return answer
 
         started_s = time.perf_counter()

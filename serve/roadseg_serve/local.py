@@ -13,8 +13,10 @@ from http import HTTPStatus
 import ray
 from ray import serve
 
+from roadseg_serve import log
 from roadseg_serve.app import build
 from roadseg_serve.errors import PortInUseError, StartError
+from roadseg_serve.gate import read_keys
 from roadseg_serve.settings import AppArgs, listens_itself
 
 APPLICATION = "roadseg"
@@ -23,7 +25,7 @@ ANSWER_TIMEOUT_S = 5.0
 RELEASE_TIMEOUT_S = 30.0
 
 
-def serve_until_stopped(args: AppArgs, *, host: str, port: int) -> None:
+def serve_until_stopped(args: AppArgs, *, host: str, port: int, log_format: log.LogFormat) -> None:
     """Start Ray and the graph, wait for SIGINT, SIGTERM or SIGHUP, stop both; nothing is left running.
 
     A signal is only noted, and obeyed between the steps: Ray does not take an interruption in its midst well.
@@ -32,12 +34,16 @@ def serve_until_stopped(args: AppArgs, *, host: str, port: int) -> None:
         args: the settings of the graph.
         host: address to listen on.
         port: to listen on.
+        log_format: of the lines in /tmp/ray/session_latest/logs/serve.
 
     Raises:
         StartError: the text says what to do; nothing is left running.
     """
     check_port(host, port)
-    application = build(args)  # a bad model is noticed before anything is started
+    # A bad model and bad keys are noticed before anything is started.
+    application = build(args)
+    read_keys(args.gate)
+    logging_config = log.logging_config(log_format)
     print(f"starting {args.model} ...", flush=True)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     stopped = threading.Event()
@@ -57,8 +63,13 @@ def serve_until_stopped(args: AppArgs, *, host: str, port: int) -> None:
             _note_stop_signals(stopped)
             if not stopped.is_set():
                 proxy_port = free_port(host) if listens_itself(args) else port
-                serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": proxy_port})
-                serve.run_many([serve.RunTarget(application, name=APPLICATION)], wait_for_applications_running=False)
+                serve.start(
+                    proxy_location="HeadOnly",
+                    http_options={"host": host, "port": proxy_port},
+                    logging_config=logging_config,
+                )
+                target = serve.RunTarget(application, name=APPLICATION, logging_config=logging_config)
+                serve.run_many([target], wait_for_applications_running=False)
                 url = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"  # noqa: S104
                 if _wait_until_ready(url, stopped):
                     print(_welcome(url), flush=True)

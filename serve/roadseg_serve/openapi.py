@@ -12,17 +12,17 @@ from roadseg_serve.errors import PROBLEMS, OverloadedError, Problem, RequestErro
 from roadseg_serve.findings import Findings
 from roadseg_serve.messages import Format, ModelName, Placement, Prediction, Wish
 from roadseg_serve.postprocess import answer
+from roadseg_serve.problem import FAULT_DETAIL, PROBLEM_JSON
 
 Json = dict[str, Any]
 Responses = dict[int | str, Json]
 
-PROBLEM_JSON = "application/problem+json"
 PROBLEM_REFERENCE = {"$ref": "#/components/schemas/Problem"}
 PROBLEM_SCHEMA: Json = {
     "title": "Problem",
     "description": "RFC 9457: what went wrong, and in `detail` what to do about it.",
     "type": "object",
-    "required": ["type", "title", "status", "detail"],
+    "required": ["type", "title", "status", "detail", "request_id"],
     "properties": {
         "type": {
             "type": "string",
@@ -31,9 +31,9 @@ PROBLEM_SCHEMA: Json = {
         "title": {"type": "string", "description": "The kind in a few words."},
         "status": {"type": "integer", "minimum": 400, "maximum": 599, "description": "The HTTP status."},
         "detail": {"type": "string", "description": "What happened this time, and what to do about it."},
+        "request_id": {"type": "string", "description": "That of the X-Request-ID header; the log has it too."},
     },
 }
-FAULT_DETAIL = "This is a fault of the server, not of the request; its log has the details."
 
 DESCRIPTION = """Send a picture of a street, get the road in it.
 
@@ -60,6 +60,8 @@ PROBLEM_HEADERS: dict[HTTPStatus, Json] = {
     HTTPStatus.TOO_MANY_REQUESTS: {"Retry-After": RETRY_AFTER},
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": RETRY_AFTER},
 }
+
+EXAMPLE_REQUEST_ID = "0f8fad5bd9cb469fa16570867728950e"
 
 # A road under a sky, 8 wide and 6 high: how much of the road is in each pixel, of 9.
 EXAMPLE_ROAD_HW = (
@@ -174,7 +176,7 @@ def _problem_response(status: HTTPStatus, problems: Sequence[Problem], detail: s
     examples = {
         problem.type.rsplit(":", 1)[-1]: {
             "summary": problem.title,
-            "value": problem_body(problem, detail or problem.remedy),
+            "value": problem_body(problem, detail or problem.remedy, EXAMPLE_REQUEST_ID),
         }
         for problem in problems
     }

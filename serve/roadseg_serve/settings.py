@@ -4,16 +4,18 @@ Fields that Ray Serve has too keep Ray Serve's names.
 """
 
 import math
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from roadseg_serve.errors import SettingsError
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
@@ -149,6 +151,43 @@ class BackpressureConfig(Settings):
     retry_after_s: Positive = 1
 
 
+class GateArgs(Settings):
+    """Who may ask, how often, and for how long: docs/security.md.
+
+    Attributes:
+        api_keys_file: of the valid API keys, one a line; read again when it changes. Without keys, all may ask.
+        api_keys_env: instead of a file, the name of an environment variable that holds them.
+        rate_limit: of one client, such as 10/second or 1000/5minutes; each replica that speaks HTTP counts for itself.
+        trusted_proxies: networks whose word about the client's address is believed, such as 10.0.0.0/8.
+        cors_origins: of pages elsewhere that may ask from within a browser, such as https://maps.example; * is any.
+        receive_timeout_s: for the body of a request to arrive.
+        request_timeout_s: for a request to be answered, from its first line on.
+    """
+
+    api_keys_file: Path | None = None
+    api_keys_env: str | None = None
+    rate_limit: str | None = None
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    receive_timeout_s: PositiveSeconds = 30.0
+    request_timeout_s: PositiveSeconds = 60.0
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _is_a_rate(cls, rate_limit: str | None) -> str | None:
+        if rate_limit is not None:
+            from roadseg_serve.rate import parse_rate  # noqa: PLC0415 slow to load, and rarely needed
+
+            parse_rate(rate_limit)
+        return rate_limit
+
+    @model_validator(mode="after")
+    def _has_one_place_of_keys(self) -> Self:
+        if self.api_keys_file is not None and self.api_keys_env is not None:
+            raise ValueError("give api_keys_file or api_keys_env, not both")
+        return self
+
+
 class AppArgs(Settings):
     """All settings of the serving graph; the defaults fit a laptop with two CPUs.
 
@@ -159,6 +198,7 @@ class AppArgs(Settings):
         threshold: in [0, 1], instead of the model's own.
         max_upload_bytes: of one uploaded file.
         max_pixels: of one picture, width times height.
+        gate: who may ask, how often, and for how long.
         backpressure_config: what a client hears when there is too much to do.
         ingress: how the HTTP stage is deployed; fused, it is not.
         preprocess: how the decoding stage is deployed; fused, it is not.
@@ -171,6 +211,7 @@ class AppArgs(Settings):
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     max_upload_bytes: Positive = 50_000_000
     max_pixels: Positive = 50_000_000
+    gate: GateArgs = GateArgs()
     backpressure_config: BackpressureConfig = BackpressureConfig()
     ingress: StageArgs = StageArgs(max_ongoing_requests=256)
     preprocess: StageArgs = StageArgs()

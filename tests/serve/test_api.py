@@ -17,7 +17,7 @@ from roadseg_serve import artefact
 from roadseg_serve.api import FORM_ALLOWANCE_BYTES, Service, create_api
 from roadseg_serve.errors import PROBLEMS, BadUploadError, ModelUnavailableError, RequestError
 from roadseg_serve.messages import MEDIA_TYPES, Answer, Format, ModelName, Wish
-from roadseg_serve.settings import BackpressureConfig
+from roadseg_serve.settings import BackpressureConfig, GateArgs
 
 MAX_UPLOAD_BYTES = 1000
 MODEL = ModelName("red", "1")
@@ -47,6 +47,7 @@ def service(red_artefact: Path) -> dict[str, Any]:
         "max_upload_bytes": MAX_UPLOAD_BYTES,
         "note_refusal": lambda _error: None,
         "backpressure": BackpressureConfig(),
+        "gate": GateArgs(),
     }
 
 
@@ -67,7 +68,7 @@ def ask(service: dict[str, Any], method: str, path: str, **options: Any) -> http
 def problem(response: httpx.Response) -> tuple[int, str]:
     body = response.json()
     assert response.headers["content-type"] == "application/problem+json"
-    assert set(body) == {"type", "title", "status", "detail"}
+    assert set(body) == {"type", "title", "status", "detail", "request_id"}
     assert body["status"] == response.status_code
     assert body["detail"]
     return response.status_code, body["type"]
@@ -228,7 +229,8 @@ def test_an_announced_length_over_the_limit_is_refused_unread(service: dict[str,
     assert problem(response) == (413, "urn:roadseg:upload-too-large")
 
 
-def test_an_unannounced_length_is_counted_and_cut_off(service: dict[str, Any]) -> None:
+@pytest.mark.parametrize("announced", [{}, {"content-length": "10"}, {"content-length": "-1"}, {"content-length": "x"}])
+def test_an_unannounced_length_is_counted_and_cut_off(service: dict[str, Any], announced: dict[str, str]) -> None:
     sent_bytes = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -238,7 +240,7 @@ def test_an_unannounced_length_is_counted_and_cut_off(service: dict[str, Any]) -
             sent_bytes += 10_000
             yield b"x" * 10_000
 
-    headers = {"content-type": "multipart/form-data; boundary=b"}
+    headers = {"content-type": "multipart/form-data; boundary=b"} | announced
     response = ask(service, "POST", "/upload", content=endless(), headers=headers)
     assert problem(response) == (413, "urn:roadseg:upload-too-large")
     assert sent_bytes <= MAX_UPLOAD_BYTES + FORM_ALLOWANCE_BYTES + 10_000

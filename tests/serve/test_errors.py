@@ -21,7 +21,7 @@ def test_every_error_is_drawn() -> None:
 
 @pytest.mark.parametrize("kind", PROBLEMS)
 def test_what_a_client_sent_is_never_the_servers_fault(kind: type[RequestError]) -> None:
-    ours = (errors.ModelUnavailableError, errors.OverloadedError)
+    ours = (errors.RequestTimeoutError, errors.ModelUnavailableError, errors.OverloadedError)
     assert 400 <= PROBLEMS[kind].status < 500 or kind in ours
 
 
@@ -33,9 +33,10 @@ def test_errors_survive_the_way_between_processes(kind: type[RequestError]) -> N
 
 def test_problem_body_is_rfc_9457() -> None:
     problem = problem_of(errors.NotAnImageError("Send a PNG."))
-    assert problem_body(problem, "Send a PNG.") == {
+    assert problem_body(problem, "Send a PNG.", "7") == {
         "type": "urn:roadseg:not-an-image",
         "title": "Not a picture",
         "status": 415,
         "detail": "Send a PNG.",
+        "request_id": "7",
     }

@@ -124,3 +124,36 @@ def test_what_is_no_work_is_waiting(red_artefact: Path) -> None:
     answer = asyncio.run(ingress_of(red_artefact, predict).segment(b"", Wish()))
     assert answer.times_s["decode"] == 0.001
     assert answer.times_s["queue"] >= 0.05 - 0.001
+
+
+def test_what_was_asked_for_is_given_up_with_the_request(red_artefact: Path) -> None:
+    given_up = []
+
+    class Call:
+        """A call of another process: it goes on whoever stops to wait for it."""
+
+        def __init__(self, stage: str) -> None:
+            self._stage = stage
+
+        def __await__(self) -> Any:
+            return asyncio.sleep(3600).__await__()
+
+        def cancel(self) -> None:
+            given_up.append(self._stage)
+
+    class Stage:
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def remote(self, *_args: Any, **_kwargs: Any) -> Call:
+            return Call(self._name)
+
+    stages = [Stage(name) for name in ("preprocess", "model", "postprocess")]
+    ingress = Ingress(*stages, args=AppArgs(), manifest=artefact.read(red_artefact).manifest)
+
+    async def ask() -> None:
+        await asyncio.wait_for(ingress.segment(b"", Wish()), 0.05)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(ask())
+    assert sorted(given_up) == ["model", "postprocess", "preprocess"]

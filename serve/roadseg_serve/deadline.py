@@ -1,0 +1,64 @@
+"""Deadlines: for a body to arrive, and for a request to be answered."""
+
+import asyncio
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from roadseg_serve.errors import ReceiveTimeoutError, RequestTimeoutError
+
+
+class Deadline:
+    """Give up on a body that arrives too slowly, and on work that takes too long; the work is cancelled.
+
+    Args:
+        app: whose requests are timed; a WebSocket may stay as long as it likes.
+        receive_timeout_s: from the request's head to the end of its body.
+        request_timeout_s: from the request's head to the end of the answer.
+    """
+
+    def __init__(self, app: ASGIApp, receive_timeout_s: float, request_timeout_s: float) -> None:
+        self._app = app
+        self._receive_timeout_s = receive_timeout_s
+        self._request_timeout_s = request_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI.
+
+        Raises:
+            ReceiveTimeoutError: to whoever reads the body.
+            RequestTimeoutError: the work took too long.
+        """
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        deadline = asyncio.timeout(self._request_timeout_s)
+        try:
+            async with deadline:
+                return await self._app(scope, self._timed(receive), send)
+        except TimeoutError as error:
+            if not deadline.expired():  # somebody else's
+                raise
+            raise RequestTimeoutError(
+                f"No answer within {self._request_timeout_s:g} s. Try again later, or send a smaller picture."
+            ) from error
+
+    def _timed(self, receive: Receive) -> Receive:
+        """`receive` that stops with ReceiveTimeoutError while the body is not complete in time."""
+        deadline = asyncio.get_running_loop().time() + self._receive_timeout_s
+        complete = False
+
+        async def receive_timed() -> Message:
+            nonlocal complete
+            if complete:  # what is left to hear is that the client has gone
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError as error:
+                raise ReceiveTimeoutError(
+                    f"The body did not arrive within {self._receive_timeout_s:g} s. Send a smaller picture, "
+                    "or send it over a faster connection."
+                ) from error
+            complete = not message.get("more_body", False)
+            return message
+
+        return receive_timed

@@ -1,0 +1,84 @@
+"""The routes behind a gate of the test's choice, over a service that answers by hand."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Message
+
+from roadseg_serve.api import Service, create_api
+from roadseg_serve.artefact import Manifest
+from roadseg_serve.messages import Answer, ModelName, Wish
+from roadseg_serve.settings import BackpressureConfig, GateArgs
+from tests.red import red_manifest
+
+MODEL = ModelName("red", "1")
+UPLOAD: dict[str, Any] = {"files": {"file": ("road.png", b"picture")}}
+
+
+async def echo(data: bytes, _wish: Wish) -> Answer:
+    return Answer(b"mask of " + data, "image/jpeg", MODEL, 0.5, {"decode": 0.0021, "infer": 0.0304})
+
+
+async def answering() -> ModelName:
+    return MODEL
+
+
+def api_of(
+    gate: GateArgs | None = None, segment: Callable[[bytes, Wish], Awaitable[Answer]] = echo, **replaced: Any
+) -> FastAPI:
+    manifest = Manifest.model_validate_json(json.dumps(red_manifest({"model.onnx": b"x", "model.pt2": b"x"})))
+    service = Service(
+        segment=segment,
+        probe=answering,
+        manifest=manifest,
+        max_upload_bytes=1000,
+        note_refusal=lambda _error: None,
+        backpressure=BackpressureConfig(),
+        gate=gate or GateArgs(),
+    )
+    return create_api(replace(service, **replaced))
+
+
+def ask(api: ASGIApp, method: str, path: str, peer: str = "192.0.2.1", **options: Any) -> httpx.Response:
+    """One request, from a client at the address `peer`."""
+
+    async def once() -> httpx.Response:
+        transport = httpx.ASGITransport(api, client=(peer, 12345))
+        async with httpx.AsyncClient(transport=transport, base_url="http://roadseg") as client:
+            return await client.request(method, path, **options)
+
+    return asyncio.run(once())
+
+
+def open_socket(api: ASGIApp, path: str, extensions: dict[str, Any], *frames: bytes) -> list[Message]:
+    """What a WebSocket client is told that opens one, sends some frames, and goes away."""
+    sent = []
+    received: list[Message] = [{"type": "websocket.connect"}]
+    received += [{"type": "websocket.receive", "bytes": frame} for frame in frames]
+    received += [{"type": "websocket.disconnect", "code": 1001}]
+
+    async def receive() -> Message:
+        return received.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "websocket",
+        "path": path,
+        "headers": [],
+        "query_string": b"",
+        "client": ("192.0.2.1", 12345),
+        "extensions": extensions,
+    }
+
+    async def once() -> None:
+        await api(scope, receive, send)
+
+    asyncio.run(once())
+    return sent
