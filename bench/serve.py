@@ -29,7 +29,7 @@ import typer
 
 from bench.load import Served, draw_road, file_of, request_of, upload_for, upload_times
 from roadseg_serve import artefact
-from roadseg_serve.postprocess import binarise, encode, unfit
+from roadseg_serve.postprocess import binarise, encode_jpeg, unfit
 from roadseg_serve.predict import Engine
 from roadseg_serve.preprocess import Limits, decode, fit
 from roadseg_serve.settings import AppArgs
@@ -149,7 +149,7 @@ def create_pipeline(model: str) -> Callable[[bytes], bytes]:
     def pipeline(data: bytes) -> bytes:
         frame = fit(decode(data, limits), version.manifest.input.size)
         prob_HW = engine.predict(frame.input_HWC[None])[0]
-        return encode(binarise(unfit(prob_HW, frame.placement), version.manifest.threshold))
+        return encode_jpeg(binarise(unfit(prob_HW, frame.placement), version.manifest.threshold))
 
     return pipeline
 
