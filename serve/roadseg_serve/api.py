@@ -1,72 +1,44 @@
 """The HTTP contract: routes, limits, and every error as problem+json. It knows neither Ray nor pixels."""
 
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel, Field
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import BaseModel
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.types import Message, Receive
 
 from roadseg_serve.artefact import Manifest
 from roadseg_serve.errors import (
-    BadParameterError,
+    PROBLEMS,
     BadUploadError,
     MissingFileError,
-    ModelUnavailableError,
-    NotAcceptableError,
     OverloadedError,
     Problem,
     RequestError,
-    bare_problem,
     problem_body,
     problem_of,
 )
-from roadseg_serve.messages import Answer, Format, ModelName, Wish
-from roadseg_serve.negotiate import negotiate
-from roadseg_serve.openapi import (
-    DESCRIPTION,
-    FAULT_DETAIL,
-    PROBLEM_JSON,
-    complete,
-    example_response,
-    fault_response,
-    problem_responses,
-    upload_body,
-    upload_responses,
-)
+from roadseg_serve.messages import Answer, ModelName, Wish
 from roadseg_serve.preprocess import upload_too_large
 from roadseg_serve.settings import BackpressureConfig
 
+PROBLEM_JSON = "application/problem+json"
 PAGE = Path(__file__).parent / "web" / "index.html"
 
 # A multipart form is a little longer than its file: boundaries, part headers, the file's name.
 FORM_ALLOWANCE_BYTES = 64 * 1024
 
-FORMAT_DESCRIPTION = """Before what `Accept` says.
-
-* `jpeg`: the mask, 8-bit grey JPEG
-* `png`: the mask, 8-bit grey PNG without loss
-* `probability`: of road, 8-bit grey PNG; 255 is surely road
-* `overlay`: the picture with its road coloured, JPEG
-* `json`: road share, size, threshold, model, timings, and the mask as PNG and run lengths
-"""
-
-# The steps of Answer.times_s, in their order.
-STEPS = ("decode", "resize", "queue", "infer", "encode")
-
-# Limits beside an alternative that is not described would not be described either.
-Threshold = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+MODEL_NAME_HEADER = "X-Model-Name"
+MODEL_VERSION_HEADER = "X-Model-Version"
 
 
 class Health(BaseModel):
@@ -75,6 +47,15 @@ class Health(BaseModel):
     status: str
     model: str
     version: str
+
+
+class ProblemBody(BaseModel):
+    """RFC 9457 problem: what went wrong, and in `detail` what to do about it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -100,19 +81,13 @@ class Service:
 
 def create_api(service: Service) -> FastAPI:
     """The web application over `service`."""
-    manifest = service.manifest
-    busy_status = HTTPStatus(service.backpressure.status_code)
     # The page at /docs brings its own scripts, so that it works without the internet.
     api = FastAPIOffline(
         redoc_url=None,
         title="roadseg",
-        version=f"{manifest.name}/{manifest.version}",
-        summary="Road segmentation as a service",
-        description=DESCRIPTION,
-        responses=fault_response(),
+        version=f"{service.manifest.name}/{service.manifest.version}",
+        description="Road segmentation as a service: send a picture, get a mask of the road.",
     )
-    describe = api.openapi
-    api.openapi = lambda: complete(describe(), manifest)  # type: ignore[method-assign]  # FastAPI's own way
 
     async def answer_request_error(_request: Request, error: Exception) -> JSONResponse:
         # Ray hands on an error of another process with the error itself as `cause`.
@@ -121,73 +96,46 @@ def create_api(service: Service) -> FastAPI:
         service.note_refusal(error)
         problem = problem_of(error)
         if isinstance(error, OverloadedError):
-            problem = replace(problem, status=busy_status)
-        headers = {}
-        if problem.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
-            headers["Retry-After"] = str(service.backpressure.retry_after_s)
-        if isinstance(error, NotAcceptableError):
-            headers["Vary"] = "Accept"
-        return _answer(problem, str(error), headers)
-
-    async def answer_validation_error(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        return await answer_request_error(request, _bad_parameter(error))
+            problem = replace(problem, status=HTTPStatus(service.backpressure.status_code))
+        busy = problem.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
+        retry = {"Retry-After": str(service.backpressure.retry_after_s)} if busy else None
+        return _answer(problem, str(error), retry)
 
     api.add_exception_handler(RequestError, answer_request_error)
     api.add_exception_handler(HTTPException, _answer_http_exception)
-    api.add_exception_handler(RequestValidationError, answer_validation_error)
+    api.add_exception_handler(RequestValidationError, _answer_validation_error)
     api.add_exception_handler(Exception, _answer_fault)
 
     @api.post(
         "/upload",
-        summary="Find the road in a picture",
+        summary="Segment a picture",
         response_class=Response,
-        responses=upload_responses(manifest, busy_status),
-        openapi_extra={"requestBody": upload_body()},
+        responses=_upload_responses(),
+        openapi_extra={"requestBody": UPLOAD_BODY},
     )
-    async def upload(
-        request: Request,
-        form: Annotated[Format | SkipJsonSchema[None], Query(alias="format", description=FORMAT_DESCRIPTION)] = None,
-        threshold: Annotated[
-            Threshold | SkipJsonSchema[None],
-            Query(description="Road is where the probability reaches it; the server's own where it is left out."),
-        ] = None,
-    ) -> Response:
-        """Send a picture in the multipart field `file`; get its road, by default as an 8-bit grey JPEG of its size.
+    async def upload(request: Request) -> Response:
+        """Send a picture in the multipart field `file`; get an 8-bit grey JPEG of its size: 255 road, 0 not.
 
-        In that JPEG 255 is road and 0 is not; read it with the threshold 128. Without `format`, the header `Accept`
-        chooses between `image/jpeg`, `image/png` and `application/json`.
-
-            curl -F file=@road.png http://localhost:5000/upload -o mask.jpg
-            curl -F file=@road.png 'http://localhost:5000/upload?format=json&threshold=0.7'
+        PNG, JPEG and most other raster formats, any mode and size. A picture with an EXIF orientation is
+        turned upright first, and so is its mask. Read the mask with the threshold 128.
         """
-        started_s = time.perf_counter()
-        wish = Wish(form or negotiate(", ".join(request.headers.getlist("accept"))), threshold)
-        answer = await service.segment(await receive_file(request, service.max_upload_bytes), wish)
-        total_s = time.perf_counter() - started_s
-        return Response(answer.body, media_type=answer.media_type, headers=_answer_headers(answer, total_s))
+        answer = await service.segment(await receive_file(request, service.max_upload_bytes), Wish())
+        headers = {MODEL_NAME_HEADER: answer.model.name, MODEL_VERSION_HEADER: answer.model.version}
+        return Response(answer.body, media_type=answer.media_type, headers=headers)
 
-    health_example = {"status": "ok", "model": manifest.name, "version": manifest.version}
-
-    @api.get(
-        "/health",
-        summary="Does a model answer?",
-        responses=example_response("A model has just answered.", health_example)
-        | problem_responses(ModelUnavailableError, OverloadedError, busy_status=busy_status),
-    )
+    @api.get("/health", summary="Does a model answer?", responses=_problems(HTTPStatus.SERVICE_UNAVAILABLE))
     async def health() -> Health:
         """200 only when a model has just answered."""
         model = await service.probe()
         return Health(status="ok", model=model.name, version=model.version)
 
-    @api.get("/v1/model", summary="The model being served", response_description="Its manifest.")
+    @api.get("/v1/model", summary="The model being served")
     async def model() -> Manifest:
         """The manifest of the model being served: how it was made and what was measured."""
-        return manifest
+        return service.manifest
 
-    @api.get("/", summary="The web page", response_class=HTMLResponse)
+    @api.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
-        """A page to drop pictures in."""
         return HTMLResponse(PAGE.read_text(encoding="utf-8"))
 
     return api
@@ -215,8 +163,6 @@ async def receive_file(request: Request, max_upload_bytes: int) -> bytes:
             file = form.get("file")
             if isinstance(file, UploadFile):
                 return await file.read()
-    except ClientDisconnect as error:  # no fault of ours, and nobody hears the answer
-        raise BadUploadError("The connection ended before the form did. Send all of it.") from error
     except HTTPException as error:  # how Starlette reports a form that it cannot parse
         raise BadUploadError(
             f"The form cannot be read ({error.detail}). Send one file: curl -F file=@road.png <url>/upload"
@@ -241,32 +187,64 @@ def _counted(receive: Receive, max_body_bytes: int, max_upload_bytes: int) -> Re
     return receive_counted
 
 
-def _answer_headers(answer: Answer, total_s: float) -> dict[str, str]:
-    """What an answer says beside its body; times in milliseconds."""
-    times_s = {step: answer.times_s[step] for step in STEPS if step in answer.times_s} | {"total": total_s}
-    return {
-        "X-Model-Name": answer.model.name,
-        "X-Model-Version": answer.model.version,
-        "X-Road-Share": f"{answer.road_share:.6f}",
-        "Server-Timing": ", ".join(f"{step};dur={time_s * 1000:.3f}" for step, time_s in times_s.items()),
-        "Vary": "Accept",
-    }
-
-
 def _answer(problem: Problem, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     return JSONResponse(problem_body(problem, detail), problem.status, headers=headers, media_type=PROBLEM_JSON)
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
     detail = f"{request.method} {request.url.path}: {error.detail}. The routes are described at /docs."
-    return _answer(bare_problem(HTTPStatus(error.status_code)), detail, dict(error.headers or {}))
+    return _answer(Problem(status, "about:blank", status.phrase), detail, dict(error.headers or {}))
 
 
-def _bad_parameter(error: RequestValidationError) -> BadParameterError:
-    faults = "; ".join(f"{fault['loc'][-1]}={str(fault['input'])[:50]}: {fault['msg']}" for fault in error.errors())
-    return BadParameterError(f"{faults}. Or leave it out; see /docs.")
+async def _answer_validation_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    return _answer(Problem(status, "about:blank", status.phrase), f"{faults}. See /docs.")
 
 
 async def _answer_fault(_request: Request, _error: Exception) -> JSONResponse:
-    return _answer(bare_problem(HTTPStatus.INTERNAL_SERVER_ERROR), FAULT_DETAIL)
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    detail = "This is a fault of the server, not of the request; its log has the details."
+    return _answer(Problem(status, "about:blank", status.phrase), detail)
+
+
+UPLOAD_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {"file": {"type": "string", "format": "binary", "description": "The picture."}},
+            }
+        }
+    },
+}
+
+
+def _upload_responses() -> dict[int | str, dict[str, Any]]:
+    headers = {
+        MODEL_NAME_HEADER: {"schema": {"type": "string"}, "description": "Model that made the mask."},
+        MODEL_VERSION_HEADER: {"schema": {"type": "string"}, "description": "Its version."},
+    }
+    schema = {"type": "string", "format": "binary"}
+    mask = {"description": "The mask.", "content": {"image/jpeg": {"schema": schema}}, "headers": headers}
+    return {200: mask} | _problems(*(problem.status for problem in PROBLEMS.values()))
+
+
+def _problems(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses: which problems of the table answer with each status."""
+    titles = {
+        status: "; ".join(problem.title for problem in PROBLEMS.values() if problem.status == status)
+        for status in sorted(set(statuses))
+    }
+    return {
+        int(status): {
+            "description": title,
+            "content": {PROBLEM_JSON: {"schema": ProblemBody.model_json_schema()}},
+        }
+        for status, title in titles.items()
+    }

@@ -6,8 +6,6 @@
     - SettingsError             the settings cannot be read, or do not fit together
     - PortInUseError            another program listens on the port
   * RequestError                one request is refused; the server goes on
-    - BadParameterError         a query parameter is not what the route takes
-    - NotAcceptableError        no answer is of a type that the client accepts
     - BadUploadError            the body is not a readable multipart form
     - MissingFileError          the form has no file in field `file`
     - EmptyFileError            the file has no bytes
@@ -49,14 +47,6 @@ class PortInUseError(StartError):
 
 class RequestError(RoadsegError):
     """A request is refused; the text says how to do better."""
-
-
-class BadParameterError(RequestError):
-    """A query parameter is not what the route takes."""
-
-
-class NotAcceptableError(RequestError):
-    """No answer is of a type that the client accepts."""
 
 
 class BadUploadError(RequestError):
@@ -107,89 +97,29 @@ class Problem:
         status: HTTP status.
         type: stable identifier of the kind, a URN; clients may branch on it.
         title: the kind in a few words, the same for every occurrence.
-        remedy: what a client can do about it, whatever the occurrence.
     """
 
     status: HTTPStatus
     type: str
     title: str
-    remedy: str
 
 
 # The one table from exception to HTTP.
 PROBLEMS: dict[type[RequestError], Problem] = {
-    BadParameterError: Problem(
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        "urn:roadseg:bad-parameter",
-        "Bad parameter",
-        "Leave the parameter out, or send one of the values that the detail names.",
-    ),
-    NotAcceptableError: Problem(
-        HTTPStatus.NOT_ACCEPTABLE,
-        "urn:roadseg:not-acceptable",
-        "No such answer",
-        "Accept image/jpeg, image/png or application/json, or choose with ?format=.",
-    ),
-    BadUploadError: Problem(
-        HTTPStatus.BAD_REQUEST,
-        "urn:roadseg:bad-upload",
-        "Unreadable form",
-        "Send multipart/form-data with one file: curl -F file=@road.png <url>/upload",
-    ),
-    MissingFileError: Problem(
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        "urn:roadseg:missing-file",
-        "No file",
-        "Send the picture as a file in the field 'file'.",
-    ),
-    EmptyFileError: Problem(
-        HTTPStatus.BAD_REQUEST,
-        "urn:roadseg:empty-file",
-        "Empty file",
-        "Send the picture's bytes.",
-    ),
-    NotAnImageError: Problem(
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-        "urn:roadseg:not-an-image",
-        "Not a picture",
-        "Send a PNG, a JPEG or another of the formats that the detail names.",
-    ),
-    DamagedImageError: Problem(
-        HTTPStatus.BAD_REQUEST,
-        "urn:roadseg:damaged-image",
-        "Damaged picture",
-        "Save the picture again and send the whole file.",
-    ),
+    BadUploadError: Problem(HTTPStatus.BAD_REQUEST, "urn:roadseg:bad-upload", "Unreadable form"),
+    MissingFileError: Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "urn:roadseg:missing-file", "No file"),
+    EmptyFileError: Problem(HTTPStatus.BAD_REQUEST, "urn:roadseg:empty-file", "Empty file"),
+    NotAnImageError: Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "urn:roadseg:not-an-image", "Not a picture"),
+    DamagedImageError: Problem(HTTPStatus.BAD_REQUEST, "urn:roadseg:damaged-image", "Damaged picture"),
     UploadTooLargeError: Problem(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        "urn:roadseg:upload-too-large",
-        "Upload too large",
-        "Send a smaller or more compressed picture.",
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "urn:roadseg:upload-too-large", "Upload too large"
     ),
     ImageTooLargeError: Problem(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        "urn:roadseg:image-too-large",
-        "Picture too large",
-        "Scale the picture down.",
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "urn:roadseg:image-too-large", "Picture too large"
     ),
-    OverloadedError: Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "urn:roadseg:overloaded",
-        "Too busy",
-        "Try again after the seconds in Retry-After.",
-    ),
-    ModelUnavailableError: Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "urn:roadseg:model-unavailable",
-        "No model answers",
-        "Try again after the seconds in Retry-After.",
-    ),
+    OverloadedError: Problem(HTTPStatus.SERVICE_UNAVAILABLE, "urn:roadseg:overloaded", "Too busy"),
+    ModelUnavailableError: Problem(HTTPStatus.SERVICE_UNAVAILABLE, "urn:roadseg:model-unavailable", "No model answers"),
 }
-
-
-def bare_problem(status: HTTPStatus) -> Problem:
-    """A problem that its HTTP status says all about, such as 404; its type is about:blank, as RFC 9457 asks."""
-    return Problem(status, "about:blank", status.phrase, "See /docs.")
 
 
 def problem_of(error: RequestError) -> Problem:

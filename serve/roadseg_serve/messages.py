@@ -28,16 +28,6 @@ class Format(StrEnum):
     JSON = "json"  # road share, size, model, timings and the mask
 
 
-# What the body of each is.
-MEDIA_TYPES = {
-    Format.JPEG: "image/jpeg",
-    Format.PNG: "image/png",
-    Format.PROBABILITY: "image/png",
-    Format.OVERLAY: "image/jpeg",
-    Format.JSON: "application/json",
-}
-
-
 @dataclass(frozen=True)
 class Wish:
     """How a client wants the answer.

@@ -1,7 +1,6 @@
-"""From the model's probability to the answer that the client gets, in any format.
+"""From the model's probability to the mask that the client gets.
 
-Axes: H height, W width, C channel (R, G, B). Probability is uint8: 0 is surely not road, 255 surely road. Masks are 0
-or 255.
+Axes: H height, W width. Probability is uint8: 0 is surely not road, 255 surely road. Masks are 0 or 255.
 """
 
 import asyncio
@@ -12,18 +11,10 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from roadseg_serve.findings import findings
-from roadseg_serve.messages import MEDIA_TYPES, Answer, Bytes, Format, Frame, Placement, Prediction, Wish
+from roadseg_serve.messages import Answer, Bytes, Format, Frame, Placement, Prediction, Wish
 
 # Edges ring in a JPEG; at this quality the ringing stays far below the step from 0 to 255.
 JPEG_QUALITY = 95
-
-# zlib's quickest: level 6 takes half as long again and makes a mask of 5 kB one of 3.
-PNG_COMPRESS_LEVEL = 1
-
-# The green of the web page, and how much of it there is in each pixel of road: 130 of 255.
-ROAD_RGB = (26, 200, 110)
-ROAD_OPACITY = np.uint8(130)
 
 
 def unfit(prob_HW: Bytes, placement: Placement) -> Bytes:
@@ -63,80 +54,29 @@ def binarise(prob_HW: Bytes, threshold: float) -> Bytes:
     Returns:
         mask_HW, uint8, 0 or 255.
     """
-    # True is 1, and 1 negated in 8 bits is 255: a tenth of the time that a choice between 255 and 0 takes.
-    return np.negative((prob_HW >= threshold_level(threshold)).view(np.uint8))
+    return np.where(prob_HW >= threshold_level(threshold), np.uint8(255), np.uint8(0))
 
 
-def overlay(picture_HWC: Bytes, mask_HW: Bytes) -> Bytes:
-    """The picture with the road coloured: round((125 * picture + 130 * ROAD_RGB) / 255) on road, untouched elsewhere.
-
-    Args:
-        picture_HWC: RGB in [0, 255].
-        mask_HW: of the same size, 0 or 255.
-
-    Returns:
-        image_HWC, RGB in [0, 255].
-    """
-    image = Image.fromarray(picture_HWC)
-    image.paste(ROAD_RGB, mask=Image.fromarray(mask_HW & ROAD_OPACITY))
-    return np.asarray(image)
-
-
-def encode_jpeg(image: Bytes) -> bytes:
-    """A mask_HW as 8-bit grey JPEG, of which the pixels from 128 on are the mask's 255; or an image_HWC as RGB JPEG."""
+def encode(mask_HW: Bytes) -> bytes:
+    """The mask as an 8-bit grey JPEG; its pixels from 128 on are the mask's 255."""
     buffer = BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()
-
-
-def encode_png(image_HW: Bytes) -> bytes:
-    """A mask or a probability as 8-bit grey PNG, without loss."""
-    buffer = BytesIO()
-    Image.fromarray(image_HW).save(buffer, "PNG", compress_level=PNG_COMPRESS_LEVEL)
+    Image.fromarray(mask_HW).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()
 
 
 def answer(prediction: Prediction, wish: Wish, frame: Frame | None, default_threshold: float | None) -> Answer:
-    """The answer to one upload.
-
-    Args:
-        prediction: of the model.
-        wish: what the client asked for.
-        frame: with `picture_HWC`, where the wish is an overlay.
-        default_threshold: in [0, 1], instead of the model's own, where the wish names none.
-    """
+    """The answer to one upload; see `Postprocess`."""
+    assert frame is None or wish.format is Format.OVERLAY
     started_s = time.perf_counter()
-    thresholds = (wish.threshold, default_threshold, prediction.threshold)
-    threshold = next(threshold for threshold in thresholds if threshold is not None)
+    own_threshold = prediction.threshold if default_threshold is None else default_threshold
     prob_HW = unfit(prediction.prob_HW, prediction.placement)
-    mask_HW = binarise(prob_HW, threshold)
-    road_share = float(np.count_nonzero(mask_HW)) / mask_HW.size
-    match wish.format:
-        case Format.JPEG:
-            body = encode_jpeg(mask_HW)
-        case Format.PNG:
-            body = encode_png(mask_HW)
-        case Format.PROBABILITY:
-            body = encode_png(prob_HW)
-        case Format.OVERLAY:
-            assert frame is not None
-            assert frame.picture_HWC is not None
-            body = encode_jpeg(overlay(frame.picture_HWC, mask_HW))
-        case Format.JSON:
-            document = findings(
-                mask_HW,
-                encode_png(mask_HW),
-                road_share=road_share,
-                threshold=threshold,
-                model=prediction.model,
-                times_s=prediction.times_s,
-            )
-            body = document.model_dump_json().encode()
+    mask_HW = binarise(prob_HW, own_threshold if wish.threshold is None else wish.threshold)
+    body = encode(mask_HW)
     return Answer(
         body=body,
-        media_type=MEDIA_TYPES[wish.format],
+        media_type="image/jpeg",
         model=prediction.model,
-        road_share=road_share,
+        road_share=float(np.count_nonzero(mask_HW)) / mask_HW.size,
         times_s={**prediction.times_s, "encode": time.perf_counter() - started_s},
     )
 
@@ -152,5 +92,11 @@ class Postprocess:
         self._threshold = threshold
 
     async def __call__(self, prediction: Prediction, wish: Wish, frame: Frame | None = None) -> Answer:
-        """See `answer`."""
+        """Make the answer to one upload.
+
+        Args:
+            prediction: of the model.
+            wish: what the client asked for.
+            frame: with `picture_HWC`, where the wish is an overlay.
+        """
         return await asyncio.to_thread(answer, prediction, wish, frame, self._threshold)

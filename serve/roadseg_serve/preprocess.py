@@ -31,11 +31,6 @@ FORMATS = (
 # The answer is a JPEG, and Pillow writes none with a longer side.
 MAX_SIDE_PX = 65_500
 
-# A progressive JPEG has about ten scans. Each is work for the whole picture but may be 14 bytes short: a file of a
-# megabyte could keep a CPU for an hour. libtiff draws the same line.
-MAX_JPEG_SCANS = 100
-START_OF_SCAN = b"\xff\xda"  # cannot occur within a scan: there a zero follows every 255
-
 # EXIF orientation -> what turns the stored picture upright.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -85,7 +80,7 @@ def decode(data: bytes, limits: Limits) -> Bytes:
         UploadTooLargeError: more bytes than the limit.
         NotAnImageError: none of `FORMATS`.
         ImageTooLargeError: more pixels than the limit, or a side over `MAX_SIDE_PX`.
-        DamagedImageError: it cannot be decoded, or only by absurd effort.
+        DamagedImageError: it cannot be decoded.
     """
     if not data:
         raise EmptyFileError("The file is empty. Send the picture's bytes in field 'file'.")
@@ -103,14 +98,12 @@ def decode(data: bytes, limits: Limits) -> Bytes:
         raise _damaged(error) from error
     if image.width * image.height > limits.max_pixels or max(image.size) > MAX_SIDE_PX:
         raise _image_too_large(limits.max_pixels)
-    if image.format in ("JPEG", "MPO") and data.count(START_OF_SCAN) > MAX_JPEG_SCANS:
-        raise _damaged(f"more than {MAX_JPEG_SCANS} scans")
     try:
         image.load()
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
         rgb = _to_rgb(image)
     except Exception as error:  # as above: Pillow's decoders raise a dozen unrelated kinds
         raise _damaged(error) from error
-    orientation = _orientation(image)
     if orientation in UPRIGHT:
         rgb = rgb.transpose(UPRIGHT[orientation])
     return np.asarray(rgb)
@@ -181,17 +174,8 @@ def _image_too_large(max_pixels: int) -> ImageTooLargeError:
     )
 
 
-def _damaged(reason: Exception | str) -> DamagedImageError:
-    reason = str(reason) or type(reason).__name__
-    return DamagedImageError(f"The picture cannot be decoded ({reason}). Save it again and send the whole file.")
-
-
-def _orientation(image: Image.Image) -> int | None:
-    """The EXIF orientation, where there is one that can be read: a picture is whole without what is said about it."""
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # Pillow's EXIF reader raises whatever its parts raise
-        return None
+def _damaged(error: Exception) -> DamagedImageError:
+    return DamagedImageError(f"The picture cannot be decoded ({error}). Save it again and send the whole file.")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
