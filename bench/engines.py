@@ -1,90 +1,89 @@
-"""Milliseconds per image of the same artefact in eager torch, ONNX Runtime and OpenVINO, on two threads each.
+"""Milliseconds per image of one model version in every engine that this machine can run, by batch and threads.
 
-Also the installed size of the serving environment. Needs the development environment, which has torch.
-Example: .venv/dev/bin/python bench/engines.py --repeats 15
+Also how far their answers differ, and the installed size of the serving environment. All settings take turns, so that
+what else the machine does falls on all alike: the ratios are what counts. Needs the development environment, which has
+all of them. Example: .venv/dev/bin/python bench/engines.py --model models/road-small/1 --threads 1 --threads 2
 """
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import numpy as np
-import numpy.typing as npt
-import onnxruntime
 import torch
 import typer
 
 from roadseg_serve import artefact
 from roadseg_serve.artefact import Artefact
-from roadseg_serve.predict import Engine, quantise
+from roadseg_serve.engine import Engine, EngineName, create_engine
+from roadseg_serve.messages import Bytes
 
-NUM_THREADS = 2
-SIZES_HW = ((128, 128), (192, 640))
+# Threads, images in one call, engine.
+Setting = tuple[int, int, str]
+
+BATCHES = (1, 8)
 SERVE_ENVIRONMENT = Path(__file__).parents[1] / ".venv" / "serve"
 SERVE_LIMIT_GB = 1.0
-
-Bytes = npt.NDArray[np.uint8]
-Predict = Callable[[Bytes], Bytes]
 
 
 def main(
     model: Annotated[str, typer.Option(help="Model version, as for roadseg-serve.")] = "bundled:small",
-    repeats: Annotated[int, typer.Option(min=1, help="Turns; the median of them is printed.")] = 15,
-    images: Annotated[int, typer.Option(min=1, help="Images in one turn.")] = 10,
+    threads: Annotated[list[int] | None, typer.Option(min=1, help="Threads of one call; may be repeated.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Images in one call; may be repeated.")] = None,
+    height: Annotated[int, typer.Option(min=16, help="Of an image.")] = 368,
+    width: Annotated[int, typer.Option(min=16, help="Of an image.")] = 480,
+    repeats: Annotated[int, typer.Option(min=1, help="Turns; the median of them is printed.")] = 10,
 ) -> None:
-    """Print ms per image by engine and size beside eager torch, and how far their answers differ."""
+    """Print ms per image by threads, batch and engine, beside OpenVINO in float32 with the first of both."""
     version = artefact.read(artefact.resolve(model))
-    engines: dict[str, Predict] = {
-        "eager torch": create_torch(version),
-        "ONNX Runtime": create_onnx_runtime(version),
-        "OpenVINO": Engine(version.onnx_path, num_threads=NUM_THREADS).predict,
+    shape = (max(batch or BATCHES), height, width, 3)
+    image_BHWC = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    runs = {
+        (num_threads, batch_size, name): partial(engine.predict, image_BHWC[:batch_size])
+        for num_threads in threads or [1]
+        for name, engine in create_engines(version, num_threads=num_threads).items()
+        for batch_size in batch or BATCHES
     }
-    print(f"{'H x W':>10} {'engine':>13} {'ms/image':>9} {'least':>7} {'most':>7} {'speed':>6} {'differs':>8}")
-    for height, width in SIZES_HW:
-        image_BHWC = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
-        report(f"{height} x {width}", engines, image_BHWC, repeats=repeats, images=images)
+    print(f"{version.manifest.name}/{version.manifest.version}, {height} x {width}")
+    report(runs, repeats=repeats)
     print_size()
 
 
-def report(size: str, engines: dict[str, Predict], image_BHWC: Bytes, *, repeats: int, images: int) -> None:
-    """Measure the engines in turns and print their medians beside the first one's."""
-    answers = {name: predict(image_BHWC).astype(int) for name, predict in engines.items()}  # warm-up too
-    times_ms: dict[str, list[float]] = {name: [] for name in engines}
+def create_engines(version: Artefact, *, num_threads: int) -> dict[str, Engine]:
+    """Every engine that has a program in this version; torch on the CPU, and on a GPU where there is one."""
+    names: list[EngineName] = [name for name in get_args(EngineName) if name != "openvino-int8" or version.int8_path]
+    engines = {str(name): create_engine(name, version, num_threads=num_threads) for name in names}
+    if torch.cuda.is_available():
+        engines["torch, GPU"] = create_engine("torch", version, num_threads=num_threads, gpu=True)
+    return engines
+
+
+def report(runs: Mapping[Setting, Callable[[], Bytes]], *, repeats: int) -> None:
+    """Measure the runs in turns and print their medians beside the first one's."""
+    answers = {setting: run().astype(int) for setting, run in runs.items()}  # warm-up too
+    times_ms: dict[Setting, list[float]] = {setting: [] for setting in runs}
     for _ in range(repeats):
-        for name, predict in engines.items():
+        for setting, run in runs.items():
             started = time.perf_counter()
-            for _ in range(images):
-                predict(image_BHWC)
-            times_ms[name].append(1000 * (time.perf_counter() - started) / images)
-    reference = next(iter(engines))
-    slowest_ms = statistics.median(times_ms[reference])
-    for name, measured_ms in times_ms.items():
+            num_images = len(run())
+            times_ms[setting].append(1000 * (time.perf_counter() - started) / num_images)
+    columns = ("threads", "batch", "engine", "ms/image", "least", "most", "speed", "differs")
+    print("{:>7} {:>5} {:>14} {:>8} {:>8} {:>8} {:>6} {:>8}".format(*columns))
+    reference = next(iter(runs))
+    reference_ms = statistics.median(times_ms[reference])
+    for setting, measured_ms in times_ms.items():
+        num_threads, batch_size, name = setting
         median_ms = statistics.median(measured_ms)
-        spread = f"{min(measured_ms):7.2f} {max(measured_ms):7.2f}"
-        differs = f"{abs(answers[name] - answers[reference]).max()}/255"
-        print(f"{size:>10} {name:>13} {median_ms:9.2f} {spread} {slowest_ms / median_ms:5.2f}x {differs:>8}")
-
-
-def create_torch(version: Artefact) -> Predict:
-    """The artefact's exported program, run operator by operator."""
-    torch.set_num_threads(NUM_THREADS)
-    program = torch.export.load(version.folder / "model.pt2").module()
-
-    def predict(image_BHWC: Bytes) -> Bytes:
-        with torch.inference_mode():
-            return quantise(program(torch.from_numpy(image_BHWC)).numpy())
-
-    return predict
-
-
-def create_onnx_runtime(version: Artefact) -> Predict:
-    """The artefact's ONNX program in ONNX Runtime on CPU."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = NUM_THREADS
-    session = onnxruntime.InferenceSession(version.onnx_path, options, providers=["CPUExecutionProvider"])
-    return lambda image_BHWC: quantise(session.run(["prob"], {"image": image_BHWC})[0])
+        spread = f"{min(measured_ms):8.2f} {max(measured_ms):8.2f}"
+        # The first picture is in every batch.
+        differs = f"{abs(answers[setting][0] - answers[reference][0]).max()}/255"
+        print(
+            f"{num_threads:7} {batch_size:5} {name:>14} {median_ms:8.2f} {spread} {reference_ms / median_ms:5.2f}x "
+            f"{differs:>8}"
+        )
 
 
 def print_size() -> None:

@@ -29,8 +29,8 @@ import typer
 
 from bench.load import Served, draw_road, file_of, request_of, upload_for, upload_times
 from roadseg_serve import artefact
+from roadseg_serve.engine import create_engine
 from roadseg_serve.postprocess import binarise, encode_jpeg, unfit
-from roadseg_serve.predict import Engine
 from roadseg_serve.preprocess import Limits, decode, fit
 from roadseg_serve.settings import AppArgs
 from tests.red import write_red
@@ -143,7 +143,7 @@ def create_pipeline(model: str) -> Callable[[bytes], bytes]:
     """Decode, fit, predict, unfit, binarise, encode: what the graph does, as one function on one thread."""
     args = AppArgs(model=model)
     version = artefact.read(artefact.resolve(model))
-    engine = Engine(version.onnx_path, num_threads=1)
+    engine = create_engine("auto", version, num_threads=1)
     limits = Limits.of(args)
 
     def pipeline(data: bytes) -> bytes:

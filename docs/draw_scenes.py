@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from scenes import Scene, draw
 
 from roadseg_serve import artefact
+from roadseg_serve.engine import create_engine
 from roadseg_serve.postprocess import binarise, unfit
-from roadseg_serve.predict import Engine, predict_all
+from roadseg_serve.predict import predict_all
 from roadseg_serve.preprocess import fit
 
 STREET = Scene(cars=((3.1, 12.0), (-3.2, 18.0)))
@@ -37,7 +38,7 @@ def main(
 ) -> None:
     """Draw every scene above what the model found in it."""
     version = artefact.read(artefact.resolve(model))
-    engine = Engine(version.onnx_path, num_threads=2)
+    engine = create_engine("auto", version, num_threads=2)
     with mpl.rc_context({"font.size": 9, "savefig.dpi": 120}):
         figure = Figure(figsize=(13, 3.7), layout="constrained")
         columns = figure.subplots(2, len(SCENES)).T

@@ -77,7 +77,8 @@ def draw(scene: Scene, height: int = 360, width: int = 480) -> tuple[UInt8Array,
 def _sky(ray_y: FloatArray, scene: Scene) -> FloatArray:
     towards_top = np.clip(-ray_y / 0.4, 0, 1)[..., None]
     clouds = 18 * _noise(ray_y * 9, ray_y * 2 + 5, scene.seed)[..., None]
-    return np.array([215.0, 220, 228]) + towards_top * np.array([-60.0, -35, 10]) + clouds
+    sky: FloatArray = np.array([215.0, 220, 228]) + towards_top * np.array([-60.0, -35, 10]) + clouds
+    return sky
 
 
 def _houses(y_m: FloatArray, z_m: FloatArray, side: FloatArray, scene: Scene) -> FloatArray:
@@ -132,7 +133,8 @@ def _park(image_HWC: FloatArray, road_HW: npt.NDArray[np.bool_], car: tuple[floa
 
 def _hash(number: FloatArray, seed: int) -> FloatArray:
     """A fixed pseudo-random number in [0, 1) for each whole number."""
-    return np.modf(np.abs(np.sin(number * 12.9898 + seed * 78.233)) * 43758.5453)[0]
+    fraction: FloatArray = np.modf(np.abs(np.sin(number * 12.9898 + seed * 78.233)) * 43758.5453)[0]
+    return fraction
 
 
 def _noise(x: FloatArray, y: FloatArray, seed: int) -> FloatArray:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from roadseg_serve.errors import ArtefactError
 
 MANIFEST = "manifest.json"
+INT8_FILE: Literal["model.int8.onnx"] = "model.int8.onnx"
 
 # What `bundled:<key>` means: the versions that ship with this package.
 BUNDLED = {"small": "road-small/1"}
@@ -95,6 +96,19 @@ class Metrics(Record):
     by_drive: Annotated[dict[str, Scores], Field(min_length=1)]
 
 
+class Quantisation(Record):
+    """How the int8 program was made, and what it lost."""
+
+    calibrated_on: Text
+    num_calibration_images: Count
+    split: Text
+    seen_in_training: bool
+    num_images: Count
+    road_iou_float32: Fraction
+    road_iou_int8: Fraction
+    allowed_drop: Fraction
+
+
 class Manifest(Record):
     """manifest.json of one model version; every field is described in docs/artefact.schema.json."""
 
@@ -103,13 +117,14 @@ class Manifest(Record):
     version: Version
     created: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
     git_commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}\+?$")] | None
-    files: dict[Literal["model.onnx", "model.pt2"], File]
+    files: dict[Literal["model.onnx", "model.pt2", "model.int8.onnx"], File]
     input: Input
     output: Output
     threshold: Fraction
     classes: tuple[Literal["not road"], Literal["road"]]
     parameters: Count
     agreement: Agreement
+    quantisation: Quantisation | None = None
     metrics: Metrics
     training: dict[str, Any]
     libraries: dict[str, str]
@@ -120,6 +135,8 @@ class Manifest(Record):
         missing |= {"python", "torch", "onnx"} - self.libraries.keys()
         if missing:
             raise ValueError(f"{', '.join(sorted(missing))} not listed")
+        if (self.quantisation is None) == (INT8_FILE in self.files):
+            raise ValueError(f"{INT8_FILE} and quantisation go together, and one is missing")
         return self
 
 
@@ -139,6 +156,16 @@ class Artefact:
     def onnx_path(self) -> Path:
         """The program for CPU engines."""
         return self.folder / "model.onnx"
+
+    @property
+    def int8_path(self) -> Path | None:
+        """The same in int8, where it was published."""
+        return self.folder / INT8_FILE if INT8_FILE in self.manifest.files else None
+
+    @property
+    def torch_path(self) -> Path:
+        """The program for PyTorch."""
+        return self.folder / "model.pt2"
 
 
 def resolve(uri: str) -> Path:

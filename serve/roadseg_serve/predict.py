@@ -1,4 +1,4 @@
-"""The model: an engine that computes road probability, and the stage that batches frames for it.
+"""The model: the stage that batches frames for an engine.
 
 Axes: B batch, H height, W width, C channel (R, G, B). Probability is uint8: 0 is surely not road, 255 surely
 road.
@@ -7,64 +7,19 @@ road.
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
+from threading import Lock
 
 import numpy as np
-import numpy.typing as npt
 from ray import serve
 
 from roadseg_serve import artefact
 from roadseg_serve.artefact import SizeRule
-from roadseg_serve.errors import ArtefactError, RefitError
+from roadseg_serve.engine import Engine, bucket, create_engine
+from roadseg_serve.errors import RefitError
 from roadseg_serve.messages import Bytes, Frame, ModelName, Prediction
 from roadseg_serve.metrics import ModelMetrics
 from roadseg_serve.settings import ModelArgs
-
-
-def quantise(prob: npt.NDArray[np.float32]) -> Bytes:
-    """Probability float32 in [0, 1] to uint8 in [0, 255], rounded to nearest, halves up; any shape."""
-    rounded: Bytes = np.floor(prob * np.float32(255) + np.float32(0.5)).astype(np.uint8)
-    return rounded
-
-
-class Engine:
-    """The program of an artefact in OpenVINO, float32 on CPU; it does one call at a time.
-
-    Args:
-        onnx_path: the artefact's `model.onnx`.
-        num_threads: CPU threads of one call.
-
-    Raises:
-        ArtefactError: the program cannot be loaded.
-    """
-
-    def __init__(self, onnx_path: Path, *, num_threads: int) -> None:
-        # Only the replica that computes loads it, not everyone who knows this class.
-        import openvino  # noqa: PLC0415
-
-        settings = {
-            "INFERENCE_NUM_THREADS": num_threads,
-            "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        try:
-            program = openvino.Core().compile_model(onnx_path, "CPU", settings)
-        except RuntimeError as error:
-            raise ArtefactError(f"OpenVINO cannot load {onnx_path}; publish the model again") from error
-        self._request = program.create_infer_request()
-
-    def predict(self, image_BHWC: Bytes) -> Bytes:
-        """Road probability of a batch.
-
-        Args:
-            image_BHWC: RGB, uint8 in [0, 255]; sides are multiples of the size rule's `multiple_px`.
-
-        Returns:
-            prob_BHW, uint8 in [0, 255].
-        """
-        self._request.infer([image_BHWC], share_inputs=True)
-        return quantise(self._request.get_output_tensor().data)
 
 
 def predict_all(engine: Engine, images_HWC: Sequence[Bytes]) -> list[Bytes]:
@@ -87,11 +42,12 @@ def predict_all(engine: Engine, images_HWC: Sequence[Bytes]) -> list[Bytes]:
     return [prob_by_place[place] for place in range(len(images_HWC))]
 
 
-def warm_up(engine: Engine, size_rule: SizeRule) -> None:
-    """Predict once at the size of a 4:3 frame, so that no user waits for the first call's preparations."""
+def warm_up(engine: Engine, size_rule: SizeRule, batch_sizes: Collection[int] = (1,)) -> None:
+    """Predict at the size of a 4:3 frame, once for each batch size, so that no user waits for the preparations."""
     long_side_px = min(size_rule.short_side_px * 4 // 3, size_rule.max_long_side_px)
     height, width = (side_px + -side_px % size_rule.multiple_px for side_px in (size_rule.short_side_px, long_side_px))
-    engine.predict(np.zeros((1, height, width, 3), np.uint8))
+    for batch_size in batch_sizes:
+        engine.predict(np.zeros((batch_size, height, width, 3), np.uint8))
 
 
 def size_rule_of(error: Exception) -> SizeRule:
@@ -110,10 +66,11 @@ class Model:
 
     Args:
         uri: names the model version; it is verified before it is loaded.
-        args: threads and batches.
+        args: engine, threads and batches.
 
     Raises:
-        ArtefactError: the model cannot be read.
+        ArtefactError: the model cannot be read, or has no program for the engine.
+        StartError: the engine cannot run here.
     """
 
     def __init__(self, *, uri: str, args: ModelArgs) -> None:
@@ -122,8 +79,12 @@ class Model:
         self._name = ModelName(manifest.name, manifest.version)
         self._threshold = manifest.threshold
         self._size_rule = manifest.input.size
-        self._engine = Engine(version.onnx_path, num_threads=args.num_threads)
-        warm_up(self._engine, self._size_rule)
+        gpu = args.num_gpus > 0
+        self._engine = create_engine(args.engine, version, num_threads=args.num_threads, gpu=gpu)
+        self._one_call = Lock()
+        # Only on a GPU is a batch computed at one of few sizes, each of which has to be prepared.
+        buckets = {bucket(num_images) for num_images in range(1, args.max_batch_size + 1)} if gpu else {1}
+        warm_up(self._engine, self._size_rule, sorted(buckets))
         self._metrics = ModelMetrics(self._name)
         together = serve.batch(
             max_batch_size=args.max_batch_size,
@@ -146,7 +107,7 @@ class Model:
     async def _predict_together(self, frames: list[Frame]) -> list[Prediction]:
         started_s = time.perf_counter()
         # In a thread, so that the next batch gathers meanwhile.
-        probs_HW = await asyncio.to_thread(predict_all, self._engine, [frame.input_HWC for frame in frames])
+        probs_HW = await asyncio.to_thread(self._predict_alone, [frame.input_HWC for frame in frames])
         infer_s = time.perf_counter() - started_s
         self._metrics.note_batch(len(frames))
         return [
@@ -159,3 +120,7 @@ class Model:
             )
             for frame, prob_HW in zip(frames, probs_HW, strict=True)
         ]
+
+    def _predict_alone(self, images_HWC: list[Bytes]) -> list[Bytes]:
+        with self._one_call:
+            return predict_all(self._engine, images_HWC)

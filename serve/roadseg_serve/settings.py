@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from roadseg_serve.engine import EngineName
 from roadseg_serve.errors import SettingsError
 
 Positive = Annotated[int, Field(ge=1)]
@@ -110,11 +111,15 @@ class ModelArgs(StageArgs):
     """How the model is deployed; its engine has a thread for each whole CPU in `num_cpus`, and at least one.
 
     Attributes:
+        engine: what computes; `auto` is torch on a GPU, else OpenVINO, else ONNX Runtime.
+        num_gpus: GPUs that Ray sets aside for each replica; a fraction lets replicas share one.
         max_batch_size: most frames in one prediction.
         batch_wait_timeout_s: how long a frame waits for others; 0 takes what is there.
         max_concurrent_batches: predictions at once; the next one gathers its frames meanwhile.
     """
 
+    engine: EngineName | Literal["auto"] = "auto"
+    num_gpus: Annotated[float, Field(ge=0, le=1)] = 0
     num_cpus: Annotated[float, Field(gt=0)] = 1.0
     max_ongoing_requests: Positive = 16
     max_queued_requests: Annotated[int, Field(ge=-1)] = 128
@@ -126,6 +131,19 @@ class ModelArgs(StageArgs):
     def num_threads(self) -> int:
         """Threads of the engine."""
         return max(1, math.floor(self.num_cpus))
+
+    def deployment_options(self) -> dict[str, Any]:
+        """What `serve.deployment` is told of the model."""
+        return super().deployment_options() | {"ray_actor_options": self.model_dump(include={"num_cpus", "num_gpus"})}
+
+    @model_validator(mode="after")
+    def _gpu_is_used(self) -> Self:
+        if self.num_gpus and self.engine not in ("auto", "torch"):
+            raise ValueError(
+                f"the engine {self.engine} computes on the CPU, so num_gpus ({self.num_gpus:g}) would lie idle; "
+                "set it to 0, or engine to torch"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batches_can_fill(self) -> Self:

@@ -75,7 +75,7 @@ def publish(
     version: str = "1.0",
     fitted_on: str = "fit",
 ) -> Path:
-    place = writer.publish(
+    published = writer.publish(
         at(store),
         name,
         version,
@@ -85,7 +85,7 @@ def publish(
         fitted_on=fitted_on,
         evaluation=evaluation,
     )
-    return Path(place.uri)
+    return Path(published.place.uri)
 
 
 @pytest.fixture(scope="module")

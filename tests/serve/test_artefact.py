@@ -11,11 +11,23 @@ import pytest
 from pydantic import ValidationError
 
 from roadseg_serve import artefact
-from roadseg_serve.artefact import Manifest
+from roadseg_serve.artefact import Manifest, Quantisation
 from roadseg_serve.errors import ArtefactError
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "artefact.schema.json"
 DELETE = object()
+
+QUANTISATION = {
+    "calibrated_on": "fit",
+    "num_calibration_images": 32,
+    "split": "heldout",
+    "seen_in_training": False,
+    "num_images": 73,
+    "road_iou_float32": 0.93,
+    "road_iou_int8": 0.929,
+    "allowed_drop": 0.003,
+}
+INT8_FILE = {"sha256": "0" * 64, "size_bytes": 1}
 
 # path of a field, and a value that breaks the contract there
 BREACHES: list[tuple[str, Any]] = [
@@ -61,9 +73,25 @@ BREACHES: list[tuple[str, Any]] = [
     ("metrics/overall/f1", DELETE),
     ("metrics/by_drive", {}),
     ("metrics/by_drive/red", {}),
+    ("quantisation", QUANTISATION),  # without its program
     ("training", None),
     ("libraries/onnx", DELETE),
     ("libraries/torch", 2),
+]
+
+# the same for a version that has an int8 program
+INT8_BREACHES: list[tuple[str, Any]] = [
+    ("quantisation", DELETE),
+    ("quantisation", None),
+    ("files/model.int8.onnx", DELETE),
+    ("quantisation/calibrated_on", ""),
+    ("quantisation/num_calibration_images", 0),
+    ("quantisation/split", DELETE),
+    ("quantisation/seen_in_training", "no"),
+    ("quantisation/num_images", 1.5),
+    ("quantisation/road_iou_int8", 1.5),
+    ("quantisation/allowed_drop", None),
+    ("quantisation/surprise", 1),
 ]
 
 # path of a field, and another value that keeps the contract
@@ -76,6 +104,7 @@ VARIANTS: list[tuple[str, Any]] = [
     ("training", {"steps": 10, "nested": {"rate": 0.1, "names": ["a", None]}}),
     ("libraries/ray", "2.60.0"),
     ("agreement/sizes_BHW", [[1, 64, 64], [4, 32, 96]]),
+    ("quantisation", None),
 ]
 
 
@@ -127,8 +156,20 @@ def test_schema_and_reader_accept_the_same(
     assert (schema.is_valid(variant), accepts(variant)) == (True, True)
 
 
+@pytest.mark.parametrize(("path", "value"), INT8_BREACHES)
+def test_schema_and_reader_refuse_the_same_of_int8(
+    path: str, value: Any, manifest: dict[str, Any], schema: jsonschema.Draft202012Validator
+) -> None:
+    whole = with_field(with_field(manifest, "files/model.int8.onnx", INT8_FILE), "quantisation", QUANTISATION)
+    assert (schema.is_valid(whole), accepts(whole)) == (True, True)
+    breach = with_field(whole, path, value)
+    assert (schema.is_valid(breach), accepts(breach)) == (False, False)
+
+
 def test_schema_and_reader_have_the_same_fields() -> None:
-    properties = json.loads(SCHEMA.read_text())["properties"]
+    document = json.loads(SCHEMA.read_text())
+    properties = document["properties"]
+    assert set(Quantisation.model_fields) == set(document["$defs"]["quantisation"]["properties"])
     assert set(Manifest.model_fields) == set(properties)
     for part in ("input", "output", "agreement", "metrics"):
         fields = Manifest.model_fields[part].annotation

@@ -1,37 +1,19 @@
-"""The engine and the batching, with the model that answers red / 255."""
+"""The batching, with the model that answers red / 255."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from roadseg_serve import artefact
-from roadseg_serve.errors import ArtefactError
-from roadseg_serve.predict import Engine, predict_all, quantise
+from roadseg_serve.engine import Engine, create_engine
+from roadseg_serve.messages import Bytes
+from roadseg_serve.predict import predict_all, warm_up
 
 
 @pytest.fixture(scope="module")
 def engine(red_artefact: Path) -> Engine:
-    return Engine(artefact.read(red_artefact).onnx_path, num_threads=1)
-
-
-def test_quantise_rounds_to_nearest_halves_up() -> None:
-    prob = np.array([[0, 1, 0.5, 0.4999, 1 / 255, 0.0019]], np.float32)
-    assert quantise(prob).tolist() == [[0, 255, 128, 127, 1, 0]]
-
-
-def test_engine_answers_red(engine: Engine) -> None:
-    image_BHWC = np.random.default_rng(0).integers(0, 256, (3, 48, 80, 3), np.uint8)
-    prob_BHW = engine.predict(image_BHWC)
-    assert prob_BHW.dtype == np.uint8
-    assert np.array_equal(prob_BHW, image_BHWC[..., 0])
-
-
-def test_answers_outlive_the_next_call(engine: Engine) -> None:
-    first = engine.predict(np.full((1, 16, 16, 3), 10, np.uint8))
-    engine.predict(np.full((1, 16, 16, 3), 20, np.uint8))
-    assert (first == 10).all()
+    return create_engine("openvino", artefact.read(red_artefact), num_threads=1)
 
 
 def test_unequal_shapes_are_grouped_and_answers_keep_their_order(engine: Engine) -> None:
@@ -47,12 +29,18 @@ def test_unequal_shapes_are_grouped_and_answers_keep_their_order(engine: Engine)
     ]
 
 
-def test_a_program_that_cannot_be_loaded_is_a_bad_artefact(tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_bytes(b"no program")
-    with pytest.raises(ArtefactError, match="publish the model again"):
-        Engine(tmp_path / "model.onnx", num_threads=1)
+def test_warm_up_predicts_each_batch_size_at_the_size_of_a_usual_frame(red_artefact: Path) -> None:
+    class Recorder:
+        """An engine that notes what it is asked."""
 
+        def __init__(self) -> None:
+            self.shapes: list[tuple[int, ...]] = []
 
-def test_the_engine_reports_to_nobody() -> None:
-    # OpenVINO sends usage data as soon as it is imported, if it finds this package; the lock leaves it out.
-    assert importlib.util.find_spec("openvino_telemetry") is None
+        def predict(self, image_BHWC: Bytes) -> Bytes:
+            self.shapes.append(image_BHWC.shape)
+            return image_BHWC[..., 0]
+
+    recorder = Recorder()
+    warm_up(recorder, artefact.read(red_artefact).manifest.input.size, (1, 2, 4))
+    # The short side is 64; 4:3 of it is 85.3, padded to multiples of 16.
+    assert recorder.shapes == [(1, 64, 96, 3), (2, 64, 96, 3), (4, 64, 96, 3)]

@@ -45,6 +45,13 @@ def test_ray_gets_room_for_the_graph_and_for_what_replaces_it(settings: dict[str
             "raise the first to 24",
         ),
         ({"preprocess": {"max_batch_size": 8}}, "Extra inputs"),
+        ({"predict": {"engine": "tensorrt"}}, "'openvino'"),
+        ({"predict": {"engine": "openvino", "num_gpus": 1}}, "computes on the CPU"),
+        ({"predict": {"engine": "openvino-int8", "num_gpus": 0.5}}, "computes on the CPU"),
+        ({"predict": {"engine": "onnxruntime", "num_gpus": 1}}, "computes on the CPU"),
+        ({"predict": {"num_gpus": 2}}, "less than or equal to 1"),
+        ({"predict": {"num_gpus": -1}}, "greater than or equal to 0"),
+        ({"preprocess": {"num_gpus": 1}}, "Extra inputs"),
         ({"preprocess": {"num_replicas": 2, "autoscaling_config": SCALING}}, "not both"),
         ({"preprocess": {"autoscaling_config": SCALING | {"min_replicas": 5}}}, "this order"),
         ({"preprocess": {"autoscaling_config": SCALING | {"target_ongoing_requests": 9}}}, "scale too late"),
@@ -64,6 +71,16 @@ def test_a_stage_tells_ray_what_ray_understands() -> None:
     scaling = RayAutoscalingConfig.model_validate(schema.autoscaling_config)
     assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (1, 4, 4)
     assert DeploymentSchema(name="Stage", **StageArgs(num_replicas=3).deployment_options()).num_replicas == 3
+
+
+@pytest.mark.parametrize("engine", ["auto", "torch"])
+def test_a_gpu_is_set_aside_for_the_model_alone(engine: str) -> None:
+    args = AppArgs.model_validate({"predict": {"engine": engine, "num_gpus": 0.5}})
+    assert args.predict.deployment_options()["ray_actor_options"] == {"num_cpus": 1.0, "num_gpus": 0.5}
+    assert args.preprocess.deployment_options()["ray_actor_options"] == {"num_cpus": 0.25}
+    schema = DeploymentSchema(name="Model", **args.predict.deployment_options())
+    assert schema.ray_actor_options is not None
+    assert schema.ray_actor_options.num_gpus == 0.5
 
 
 @pytest.mark.parametrize(

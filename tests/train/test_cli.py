@@ -49,11 +49,15 @@ def test_fit_evaluate_publish(place: Place, data: Place) -> None:
     assert str(evaluation / "report.html") in done.stdout
     assert "<!doctype html>" in (evaluation / "report.html").read_text()
 
-    publish = ("publish", "--run", run, "--store", store, "--name", "road", "--version", "1", "--evaluation", metrics)
+    words = ("publish", "--run", run, "--store", store, "--name", "road", "--version", "1", "--evaluation", metrics)
+    publish = (*words, "--int8")
     done = roadseg_train(*publish)
     assert done.returncode == 0, done.stderr
     assert f"roadseg-serve run --model {store / 'road' / '1'}" in done.stdout
     manifest = json.loads((store / "road" / "1" / "manifest.json").read_text())
+    assert "int8: road IoU " in done.stdout
+    assert ("offered as model.int8.onnx" in done.stdout) == ("model.int8.onnx" in manifest["files"])
+    assert (store / "road" / "1").names() == ["manifest.json", *sorted(manifest["files"])]
     for name, said in manifest["files"].items():
         with (store / "road" / "1" / name).reading() as path:
             assert hashlib.sha256(path.read_bytes()).hexdigest() == said["sha256"]

@@ -6,7 +6,7 @@ import json
 import platform
 import re
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from roadseg_train.evaluate import Evaluation
 from roadseg_train.export import INPUT_NAME, ONNX_FILE, OUTPUT_NAME, TORCH_FILE, export_programs
 from roadseg_train.geometry import SizeRule
 from roadseg_train.model import RoadProgram
+from roadseg_train.quantise import INT8_FILE, Quantisation, QuantisationFrames, quantise_program
 from roadseg_train.storage import Place, temporary_folder
 
 SCHEMA_VERSION = 1
@@ -24,6 +25,19 @@ MANIFEST = "manifest.json"
 NAME_FORM = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 VERSION_FORM = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow", "ray")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was written.
+
+    Attributes:
+        place: of the version.
+        quantisation: what int8 lost, where it was wanted; the version has that program if it `is_offered`.
+    """
+
+    place: Place
+    quantisation: Quantisation | None
 
 
 def publish(
@@ -36,7 +50,8 @@ def publish(
     step: int,
     fitted_on: str,
     evaluation: Evaluation,
-) -> Place:
+    int8_frames: QuantisationFrames | None = None,
+) -> Published:
     """Write `<store>/<name>/<version>/`, the manifest last.
 
     Args:
@@ -48,13 +63,12 @@ def publish(
         step: the step it was saved at.
         fitted_on: name of the split it was fitted on.
         evaluation: of this program, or of one made by the same configuration with the split held out.
-
-    Returns:
-        The place of the version.
+        int8_frames: what to make an int8 program by too; it is published if it loses little enough.
 
     Raises:
         ArtefactError: the name or version is malformed or taken, the evaluation is not one that may stand for this
             program, or the exported programs do not agree.
+        DataError: a frame cannot be read.
         StorageError: the store cannot be written.
     """
     for value, form, kind in ((name, NAME_FORM, "name"), (version, VERSION_FORM, "version")):
@@ -67,7 +81,11 @@ def publish(
         raise ArtefactError(taken)
     with temporary_folder() as folder:
         agreement = export_programs(program, folder, multiple_px=config.multiple_px)
-        files = {file: _describe(folder / file) for file in (ONNX_FILE, TORCH_FILE)}
+        rule, threshold = SizeRule.of(config), evaluation.threshold
+        quantisation = quantise_program(folder, int8_frames, rule=rule, threshold=threshold) if int8_frames else None
+        offered = quantisation if quantisation and quantisation.is_offered else None
+        names = (ONNX_FILE, TORCH_FILE, *([INT8_FILE] if offered else []))
+        files = {file: _describe(folder / file) for file in names}
         for file in files:
             place.upload(folder / file, file)  # over what an attempt that was cut short left there
     manifest = {
@@ -82,13 +100,15 @@ def publish(
             "dtype": "uint8",
             "layout": "BHWC",
             "channels": "RGB",
-            "size": asdict(SizeRule.of(config)),
+            "size": asdict(rule),
         },
         "output": {"name": OUTPUT_NAME, "dtype": "float32", "layout": "BHW", "meaning": "road probability"},
-        "threshold": evaluation.threshold,
+        "threshold": threshold,
         "classes": ["not road", "road"],
         "parameters": sum(weights.numel() for weights in program.parameters()),
         "agreement": agreement.model_dump(mode="json"),
+        # Left out where there is none, so that readers from before it was known take the version.
+        **({"quantisation": offered.model_dump()} if offered else {}),
         "metrics": {
             "dataset": evaluation.dataset,
             "split": evaluation.split,
@@ -105,7 +125,7 @@ def publish(
         (place / MANIFEST).create_text(json.dumps(manifest, indent=2) + "\n")
     except FileExistsError as error:
         raise ArtefactError(taken) from error
-    return place
+    return Published(place, quantisation)
 
 
 def git_commit() -> str | None:

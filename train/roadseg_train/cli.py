@@ -206,6 +206,10 @@ def publish(
     name: Annotated[str, typer.Option(help="Model name, such as road-small.")],
     version: Annotated[str, typer.Option(help="Version, never used before.")],
     evaluation: Annotated[str, typer.Option(help="metrics.json of evaluate: this run's, or the same recipe's.")],
+    int8: Annotated[
+        bool,
+        typer.Option("--int8", help="Add an int8 program, if it scores as well; needs the run's data."),
+    ] = False,
 ) -> None:
     """Export the newest checkpoint of a run as an artefact that `roadseg-serve run --model` serves."""
     from roadseg_train.storage import reach  # noqa: PLC0415  # libraries take seconds to import
@@ -217,6 +221,11 @@ def publish(
 
     record = read_run(place)
     program, step = load_program(place, record.config)
+    int8_frames = None
+    if int8:
+        from roadseg_train.quantise import choose_frames  # noqa: PLC0415
+
+        int8_frames = choose_frames(record)
     published = artefact.publish(
         models,
         name,
@@ -226,8 +235,11 @@ def publish(
         step=step,
         fitted_on=record.split,
         evaluation=read_evaluation(metrics),
+        int8_frames=int8_frames,
     )
-    typer.echo(f"published {published}; next: roadseg-serve run --model {published}")
+    if published.quantisation:
+        typer.echo(published.quantisation.text())
+    typer.echo(f"published {published.place}; next: roadseg-serve run --model {published.place}")
 
 
 def say_left_out(pictures: Sequence[Path]) -> None:

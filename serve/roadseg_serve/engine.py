@@ -1,0 +1,130 @@
+"""Engines: what computes road probability from a batch of pictures, and which of them a replica gets.
+
+Axes: B batch, H height, W width, C channel (R, G, B). Probability is uint8: 0 is surely not road, 255 surely road.
+"""
+
+import importlib.util
+from collections.abc import Collection
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from roadseg_serve.artefact import Artefact
+from roadseg_serve.errors import ArtefactError, StartError
+from roadseg_serve.messages import Bytes
+
+EngineName = Literal["openvino", "openvino-int8", "onnxruntime", "torch"]
+
+# What each engine needs, and how a person gets that.
+LIBRARIES: dict[EngineName, str] = {
+    "openvino": "openvino",
+    "openvino-int8": "openvino",
+    "onnxruntime": "onnxruntime",
+    "torch": "torch",
+}
+INSTALL = {
+    "openvino": "pip install 'roadseg[serve]'",
+    "onnxruntime": "pip install onnxruntime",
+    "torch": "pip install torch",
+}
+
+
+class Engine(Protocol):
+    """The program of an artefact, ready to compute; it does one call at a time, from any thread."""
+
+    def predict(self, image_BHWC: Bytes) -> Bytes:
+        """Road probability of a batch.
+
+        Args:
+            image_BHWC: RGB, uint8 in [0, 255]; sides are multiples of the size rule's `multiple_px`.
+
+        Returns:
+            prob_BHW, uint8 in [0, 255]; no later call changes it.
+        """
+
+
+def quantise(prob: npt.NDArray[np.float32]) -> Bytes:
+    """Probability float32 in [0, 1] to uint8 in [0, 255], rounded to nearest, halves up; any shape."""
+    rounded: Bytes = np.floor(prob * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    return rounded
+
+
+def create_engine(
+    name: EngineName | Literal["auto"], version: Artefact, *, num_threads: int, gpu: bool = False
+) -> Engine:
+    """Load the program of a model version.
+
+    Args:
+        name: the engine, or `auto` for the best that is there; one that is named is never replaced by another.
+        version: the model version.
+        num_threads: CPU threads of one call.
+        gpu: whether this process has a GPU to itself, or a share of one.
+
+    Raises:
+        ArtefactError: the version has no program for the engine, or one that cannot be loaded.
+        StartError: the engine's library is not installed, or finds no GPU where there should be one.
+    """
+    libraries = installed()
+    if name == "auto":
+        name = choose(libraries, gpu=gpu)
+    library = LIBRARIES[name]
+    if library not in libraries:
+        raise StartError(
+            f"the engine {name} needs {library}, which is not installed; {INSTALL[library]}, or choose another engine"
+        )
+    # Each is loaded where it is used only: together they are a gigabyte.
+    if name == "torch":
+        from roadseg_serve.torch_engine import TorchEngine  # noqa: PLC0415
+
+        return TorchEngine(version.torch_path, num_threads=num_threads, gpu=gpu)
+    if name == "onnxruntime":
+        from roadseg_serve.onnxruntime_engine import OnnxRuntimeEngine  # noqa: PLC0415
+
+        return OnnxRuntimeEngine(version.onnx_path, num_threads=num_threads)
+    from roadseg_serve.openvino_engine import OpenVinoEngine  # noqa: PLC0415
+
+    return OpenVinoEngine(
+        _int8_path(version) if name == "openvino-int8" else version.onnx_path, num_threads=num_threads
+    )
+
+
+def installed() -> set[str]:
+    """Which of the engines' libraries are here; none is loaded."""
+    return {library for library in LIBRARIES.values() if importlib.util.find_spec(library)}
+
+
+def choose(libraries: Collection[str], *, gpu: bool) -> EngineName:
+    """The engine that `auto` means: on a GPU torch, whose absence is a fault, as the GPU would lie idle.
+
+    Args:
+        libraries: what is installed.
+        gpu: whether this process has one.
+
+    Raises:
+        StartError: nothing that it could mean on the CPU is installed.
+    """
+    if gpu:
+        return "torch"
+    # ONNX Runtime computes the same, more slowly.
+    if "openvino" in libraries:
+        return "openvino"
+    if "onnxruntime" in libraries:
+        return "onnxruntime"
+    raise StartError(f"no engine is installed; {INSTALL['openvino']}")
+
+
+def bucket(num_images: int) -> int:
+    """The batch size that a GPU computes for so many images: the next power of two, so that few shapes serve all."""
+    return 1 << (num_images - 1).bit_length()
+
+
+def _int8_path(version: Artefact) -> Path:
+    if version.int8_path is None:
+        manifest = version.manifest
+        raise ArtefactError(
+            f"{manifest.name}/{manifest.version} has no int8 program; choose the engine openvino, or publish a version "
+            "with roadseg-train publish --int8"
+        )
+    return version.int8_path

@@ -1,0 +1,199 @@
+"""The engines: each by a model that answers red / 255, all by the bundled model on drawn pictures, and the choice."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+
+from docs.scenes import Scene, draw
+from roadseg_serve import artefact
+from roadseg_serve.artefact import Artefact
+from roadseg_serve.engine import Engine, EngineName, bucket, choose, create_engine, quantise
+from roadseg_serve.errors import ArtefactError, StartError
+from roadseg_serve.messages import Bytes
+from roadseg_serve.preprocess import fit
+
+FLOAT_ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime", "torch")
+
+WITH_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+
+
+class Red(torch.nn.Module):
+    """The red model of conftest for PyTorch."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image[..., 0].float() / 255
+
+
+@pytest.fixture(scope="module")
+def red(write_red_artefact: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Artefact:
+    """The red model with a program for every engine that computes in float32."""
+    folder = write_red_artefact(tmp_path_factory.mktemp("engines") / "1")
+    manifest = artefact.read(folder).manifest
+    sides = dict.fromkeys(range(3), torch.export.Dim.AUTO)
+    program = torch.export.export(Red(), (torch.zeros(2, 16, 32, 3, dtype=torch.uint8),), dynamic_shapes=(sides,))
+    torch.export.save(program, folder / "model.pt2")
+    return Artefact(folder, manifest)
+
+
+@pytest.fixture(scope="module", params=FLOAT_ENGINES)
+def engine(request: pytest.FixtureRequest, red: Artefact) -> Engine:
+    return create_engine(request.param, red, num_threads=1)
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Artefact:
+    return artefact.read(artefact.resolve("bundled:small"))
+
+
+@pytest.fixture(scope="module")
+def golden(bundled: Artefact) -> dict[str, Bytes]:
+    """What the engines have to agree on: image_BHWC of streets and of noise, of many sizes and batches."""
+    rng = np.random.default_rng(0)
+    rule = bundled.manifest.input.size
+    scenes = (Scene(), Scene(light=0.3, bend=3), Scene(wet=0.9, cars=((3.1, 12.0),)))
+    return {
+        "three streets": np.stack([fit(draw(scene)[0], rule).input_HWC for scene in scenes]),
+        "wide": fit(draw(Scene(shadow=1), 375, 1242)[0], rule).input_HWC[None],
+        "noise": rng.integers(0, 256, (1, 96, 160, 3), np.uint8),
+        "one unit high": rng.integers(0, 256, (2, 16, 640, 3), np.uint8),
+        "least": rng.integers(0, 256, (5, 16, 16, 3), np.uint8),
+        "black": np.zeros((1, 64, 48, 3), np.uint8),
+        "white": np.full((1, 48, 64, 3), 255, np.uint8),
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(bundled: Artefact, golden: dict[str, Bytes]) -> dict[str, Bytes]:
+    """prob_BHW of the golden set by OpenVINO, picture by picture."""
+    engine = create_engine("openvino", bundled, num_threads=1)
+    return {
+        name: np.concatenate([engine.predict(image_HWC[None]) for image_HWC in image_BHWC])
+        for name, image_BHWC in golden.items()
+    }
+
+
+def test_quantise_rounds_to_nearest_halves_up() -> None:
+    prob = np.array([[0, 1, 0.5, 0.4999, 1 / 255, 0.0019]], np.float32)
+    assert quantise(prob).tolist() == [[0, 255, 128, 127, 1, 0]]
+
+
+def test_torch_rounds_alike() -> None:
+    from roadseg_serve import torch_engine  # noqa: PLC0415  # only where an engine is made
+
+    prob = np.linspace(0, 1, 4081, dtype=np.float32)  # 16 steps from level to level, halves among them
+    assert torch_engine.quantise(torch.from_numpy(prob)).numpy().tolist() == quantise(prob).tolist()
+
+
+def test_every_engine_answers_red(engine: Engine) -> None:
+    image_BHWC = np.random.default_rng(0).integers(0, 256, (3, 48, 80, 3), np.uint8)
+    prob_BHW = engine.predict(image_BHWC)
+    assert prob_BHW.dtype == np.uint8
+    assert np.array_equal(prob_BHW, image_BHWC[..., 0])
+
+
+def test_answers_outlive_the_next_call(engine: Engine) -> None:
+    first = engine.predict(np.full((1, 16, 16, 3), 10, np.uint8))
+    engine.predict(np.full((1, 16, 16, 3), 20, np.uint8))
+    assert (first == 10).all()
+
+
+@pytest.mark.parametrize("name", FLOAT_ENGINES)
+def test_engines_agree_within_a_level(
+    name: EngineName, bundled: Artefact, golden: dict[str, Bytes], expected: dict[str, Bytes]
+) -> None:
+    engine = create_engine(name, bundled, num_threads=2)
+    for what, image_BHWC in golden.items():
+        found = engine.predict(image_BHWC).astype(int)
+        assert np.abs(found - expected[what]).max() <= 1, what
+    assert expected["three streets"].std() > 50  # there is something to disagree on
+
+
+@WITH_GPU
+def test_a_gpu_agrees_to_bfloat16s_precision(
+    bundled: Artefact, golden: dict[str, Bytes], expected: dict[str, Bytes]
+) -> None:
+    engine = create_engine("torch", bundled, num_threads=1, gpu=True)
+    for what, image_BHWC in golden.items():
+        for found in (engine.predict(image_BHWC), engine.predict(image_BHWC)):  # captured, and replayed
+            assert np.abs(found.astype(int) - expected[what]).mean() <= 0.5, what
+    both, either = _overlap(engine.predict(golden["three streets"]), expected["three streets"])
+    assert both / either >= 0.995
+
+
+@WITHOUT_GPU
+def test_a_gpu_that_is_not_there_is_told(bundled: Artefact) -> None:
+    with pytest.raises(StartError, match="set num_gpus to 0"):
+        create_engine("torch", bundled, num_threads=1, gpu=True)
+
+
+@pytest.mark.parametrize(
+    ("num_images", "size"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (8, 8), (9, 16), (16, 16), (17, 32)]
+)
+def test_batches_are_computed_at_the_next_power_of_two(num_images: int, size: int) -> None:
+    assert bucket(num_images) == size
+
+
+@pytest.mark.parametrize(
+    ("libraries", "gpu", "name"),
+    [
+        ({"torch", "openvino", "onnxruntime"}, True, "torch"),
+        ({"torch", "openvino", "onnxruntime"}, False, "openvino"),
+        ({"torch", "onnxruntime"}, False, "onnxruntime"),
+        ({"openvino"}, True, "torch"),  # and that it is missing is told: the GPU would lie idle
+    ],
+)
+def test_auto_takes_the_best_that_is_there(libraries: set[str], gpu: bool, name: str) -> None:
+    assert choose(libraries, gpu=gpu) == name
+
+
+def test_auto_without_any_engine_says_what_to_install() -> None:
+    with pytest.raises(StartError, match=r"pip install 'roadseg\[serve\]'"):
+        choose({"torch"}, gpu=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu", "library"),
+    [
+        ("openvino", False, "openvino"),
+        ("openvino-int8", False, "openvino"),
+        ("onnxruntime", False, "onnxruntime"),
+        ("torch", False, "torch"),
+        ("auto", True, "torch"),
+    ],
+)
+def test_a_named_engine_is_never_replaced(
+    name: EngineName | Literal["auto"], gpu: bool, library: str, bundled: Artefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)  # how Python itself marks what cannot be imported
+    with pytest.raises(StartError, match=rf"needs {library}, which is not installed; pip install"):
+        create_engine(name, bundled, num_threads=1, gpu=gpu)
+
+
+def test_int8_without_its_program_says_how_to_get_one(bundled: Artefact) -> None:
+    with pytest.raises(ArtefactError, match=r"no int8 program.*roadseg-train publish --int8"):
+        create_engine("openvino-int8", bundled, num_threads=1)
+
+
+@pytest.mark.parametrize("name", FLOAT_ENGINES)
+def test_a_program_that_cannot_be_loaded_is_a_bad_artefact(name: EngineName, red: Artefact, tmp_path: Path) -> None:
+    for file in ("model.onnx", "model.pt2"):
+        (tmp_path / file).write_bytes(b"no program")
+    with pytest.raises(ArtefactError, match="publish the model again"):
+        create_engine(name, Artefact(tmp_path, red.manifest), num_threads=1)
+
+
+def test_the_engine_reports_to_nobody() -> None:
+    # OpenVINO sends usage data as soon as it is imported, if it finds this package; the lock leaves it out.
+    assert importlib.util.find_spec("openvino_telemetry") is None
+
+
+def _overlap(found: Bytes, expected: Bytes) -> tuple[int, int]:
+    """Pixels that both call road at the threshold 0.5, and that either does."""
+    return int(((found >= 128) & (expected >= 128)).sum()), int(((found >= 128) | (expected >= 128)).sum())
