@@ -9,7 +9,7 @@ from roadseg_serve import artefact
 from roadseg_serve.fused import Fused
 from roadseg_serve.ingress import Ingress
 from roadseg_serve.postprocess import Postprocess
-from roadseg_serve.predict import Model
+from roadseg_serve.predict import PROGRAMS, Model
 from roadseg_serve.preprocess import Limits, Preprocess
 from roadseg_serve.settings import AppArgs, StageArgs
 
@@ -20,7 +20,7 @@ def build(args: AppArgs) -> Application:
     Raises:
         ArtefactError: the model cannot be read.
     """
-    manifest = artefact.read(artefact.resolve(args.model)).manifest
+    manifest = artefact.check(artefact.resolve(args.model), PROGRAMS)
     if args.form == "fused":
         fused_args = args.predict.model_copy(update={"max_ongoing_requests": args.ingress.max_ongoing_requests})
         return _deploy(serve.ingress()(Fused), fused_args).bind(args=args, manifest=manifest)

@@ -21,6 +21,8 @@ from roadseg_serve.messages import Bytes, Frame, ModelName, Prediction
 from roadseg_serve.metrics import ModelMetrics
 from roadseg_serve.settings import ModelArgs
 
+PROGRAMS = (artefact.ONNX,)  # what is loaded of a model version
+
 
 def quantise(prob: npt.NDArray[np.float32]) -> Bytes:
     """Probability float32 in [0, 1] to uint8 in [0, 255], rounded to nearest, halves up; any shape."""
@@ -117,7 +119,7 @@ class Model:
     """
 
     def __init__(self, *, uri: str, args: ModelArgs) -> None:
-        version = artefact.read(artefact.resolve(uri))
+        version = artefact.read(artefact.resolve(uri), PROGRAMS)
         manifest = version.manifest
         self._name = ModelName(manifest.name, manifest.version)
         self._threshold = manifest.threshold
