@@ -6,6 +6,7 @@ from ray import serve
 from ray.serve import Application
 
 from roadseg_serve import artefact
+from roadseg_serve.engine import program_of
 from roadseg_serve.fused import Fused
 from roadseg_serve.ingress import Ingress
 from roadseg_serve.postprocess import Postprocess
@@ -20,7 +21,8 @@ def build(args: AppArgs) -> Application:
     Raises:
         ArtefactError: the model cannot be read.
     """
-    manifest = artefact.read(artefact.resolve(args.model)).manifest
+    program = program_of(args.predict.engine, gpu=args.predict.num_gpus > 0)
+    manifest = artefact.check(artefact.resolve(args.model), [program])
     if args.form == "fused":
         fused_args = args.predict.model_copy(update={"max_ongoing_requests": args.ingress.max_ongoing_requests})
         return _deploy(serve.ingress()(Fused), fused_args).bind(args=args, manifest=manifest)

@@ -24,7 +24,8 @@ def run(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Model version: bundled:small, its folder, or file:///its/folder.", show_default="bundled:small"
+            help="Model version: bundled:small, its folder, file:///its/folder, or s3://bucket/path.",
+            show_default="bundled:small",
         ),
     ] = None,
     config: Annotated[

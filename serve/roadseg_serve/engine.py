@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from roadseg_serve.artefact import Artefact
+from roadseg_serve.artefact import INT8_FILE, ONNX_FILE, TORCH_FILE, Artefact
 from roadseg_serve.errors import ArtefactError, StartError
 from roadseg_serve.messages import Bytes
 
@@ -88,6 +88,13 @@ def create_engine(
     return OpenVinoEngine(
         _int8_path(version) if name == "openvino-int8" else version.onnx_path, num_threads=num_threads
     )
+
+
+def program_of(name: EngineName | Literal["auto"], *, gpu: bool) -> str:
+    """The file of an artefact that an engine loads; see `create_engine`."""
+    if name == "openvino-int8":
+        return INT8_FILE
+    return TORCH_FILE if name == "torch" or gpu else ONNX_FILE
 
 
 def installed() -> set[str]:

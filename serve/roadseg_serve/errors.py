@@ -3,6 +3,7 @@
 * RoadsegError
   * StartError                  the server does not start; the text says what to do
     - ArtefactError             the model's files are missing, damaged or of another contract
+      . StoreUnreachableError   the store that holds them does not answer
     - SettingsError             the settings cannot be read, or do not fit together
     - PortInUseError            another program listens on the port
     - KeysError                 the API keys cannot be read, or there are none
@@ -43,6 +44,10 @@ class StartError(RoadsegError):
 
 class ArtefactError(StartError):
     """The model version is missing, incomplete, damaged or of another contract."""
+
+
+class StoreUnreachableError(ArtefactError):
+    """The store of the model version does not answer."""
 
 
 class SettingsError(StartError):

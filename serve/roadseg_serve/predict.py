@@ -15,7 +15,7 @@ from ray import serve
 
 from roadseg_serve import artefact
 from roadseg_serve.artefact import SizeRule
-from roadseg_serve.engine import Engine, bucket, create_engine
+from roadseg_serve.engine import Engine, bucket, create_engine, program_of
 from roadseg_serve.errors import RefitError
 from roadseg_serve.messages import Bytes, Frame, ModelName, Prediction
 from roadseg_serve.metrics import ModelMetrics
@@ -74,12 +74,12 @@ class Model:
     """
 
     def __init__(self, *, uri: str, args: ModelArgs) -> None:
-        version = artefact.read(artefact.resolve(uri))
+        gpu = args.num_gpus > 0
+        version = artefact.read(artefact.resolve(uri), [program_of(args.engine, gpu=gpu)])
         manifest = version.manifest
         self._name = ModelName(manifest.name, manifest.version)
         self._threshold = manifest.threshold
         self._size_rule = manifest.input.size
-        gpu = args.num_gpus > 0
         self._engine = create_engine(args.engine, version, num_threads=args.num_threads, gpu=gpu)
         self._one_call = Lock()
         # Only on a GPU is a batch computed at one of few sizes, each of which has to be prepared.

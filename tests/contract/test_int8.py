@@ -65,7 +65,7 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> QuantisationFrames:
 def version(tmp_path_factory: pytest.TempPathFactory, frames: QuantisationFrames) -> Artefact:
     """The bundled weights with an int8 program."""
     folder = tmp_path_factory.mktemp("store") / "road-small" / "1"
-    shutil.copytree(reader.resolve("bundled:small"), folder)
+    shutil.copytree(reader.BUNDLED_FOLDER / reader.BUNDLED["small"], folder)
     quantisation = quantise_program(folder, frames, rule=RULE, threshold=0.5)
     assert quantisation.is_offered, quantisation.text()
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -126,7 +126,7 @@ def test_a_bad_calibration_is_seen_and_left_out(tmp_path: Path, frames: Quantisa
     # An empty picture of the grey that normalises to 0 says that activations are small: streets overrun their ranges.
     image_HWC, road_HW = draw(CALIBRATION[0])
     grey = write_camvid(tmp_path / "CamVid", {"0001TP_00000": (np.full_like(image_HWC, 102), road_HW)})
-    shutil.copy(reader.resolve("bundled:small") / "model.onnx", tmp_path)
+    shutil.copy(reader.BUNDLED_FOLDER / reader.BUNDLED["small"] / "model.onnx", tmp_path)
     quantisation = quantise_program(tmp_path, replace(frames, calibration=grey), rule=RULE, threshold=0.5)
     assert quantisation.road_iou_float32 > 0.8
     assert not quantisation.is_offered

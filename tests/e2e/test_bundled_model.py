@@ -19,7 +19,7 @@ ROAD, VOID = 3, 11  # CamVid labels in the 11-class set
 
 @pytest.fixture(scope="module")
 def client(start_server: StartServer) -> Iterator[httpx.Client]:
-    if not artefact.resolve("bundled:small").exists():
+    if not (artefact.BUNDLED_FOLDER / artefact.BUNDLED["small"]).exists():
         pytest.skip("the bundled model is not in this checkout")
     with start_server() as server:
         server.wait_until_ready()

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from roadseg_serve import artefact
 from roadseg_serve.artefact import Manifest, Quantisation
 from roadseg_serve.errors import ArtefactError
+from roadseg_serve.store import S3Folder
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "artefact.schema.json"
 DELETE = object()
@@ -202,15 +203,38 @@ def test_refuses_a_spoilt_version_and_says_why(
         artefact.read(folder)
 
 
+def test_reads_only_the_files_that_are_needed(tmp_path: Path, write_red_artefact: Callable[..., Path]) -> None:
+    folder = write_red_artefact(tmp_path / "1")
+    (folder / "model.pt2").unlink()
+    assert artefact.read(folder, ["model.onnx"]).folder == folder
+    with pytest.raises(ArtefactError, match=r"model\.pt2 is missing"):
+        artefact.read(folder, ["model.pt2"])
+    with pytest.raises(ArtefactError, match=r"model\.pt2 is missing"):
+        artefact.check(folder, ["model.onnx"])  # before a version is served, all of it is looked at
+
+
+def test_a_program_that_is_not_listed_is_refused(red_artefact: Path) -> None:
+    for look in (artefact.read, artefact.check):
+        with pytest.raises(ArtefactError, match=r"has no model\.trt"):
+            look(red_artefact, ["model.onnx", "model.trt"])
+
+
 def test_resolves_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert artefact.resolve("store/red/1") == tmp_path / "store" / "red" / "1"
     assert artefact.resolve(str(tmp_path)) == tmp_path
     assert artefact.resolve(f"file://{tmp_path}/a%20b") == tmp_path / "a b"
-    assert artefact.resolve("bundled:small").is_relative_to(artefact.BUNDLED_FOLDER)
+    assert artefact.resolve("bundled:small") == artefact.BUNDLED_FOLDER / "road-small" / "1"
 
 
-@pytest.mark.parametrize("uri", ["bundled:huge", "s3://bucket/red/1", "https://host/red", "file://host/red"])
+def test_resolves_s3() -> None:
+    assert artefact.resolve("s3://bucket/models/red/1/") == S3Folder("bucket", "models/red/1")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["bundled:huge", "s3://", "s3://bucket", "s3://bucket/", "s3:bucket/1", "https://host/red", "file://host/red"],
+)
 def test_refuses_other_uris(uri: str) -> None:
     with pytest.raises(ArtefactError):
         artefact.resolve(uri)
@@ -219,6 +243,7 @@ def test_refuses_other_uris(uri: str) -> None:
 @pytest.mark.parametrize("key", artefact.BUNDLED)
 def test_bundled_versions_are_whole(key: str) -> None:
     folder = artefact.resolve(f"bundled:{key}")
+    assert isinstance(folder, Path)
     if not folder.exists():
         pytest.skip("the bundled model is not in this checkout")
     manifest = artefact.read(folder).manifest
