@@ -19,7 +19,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
 from roadseg_serve.artefact import Manifest
-from roadseg_serve.errors import BadUploadError, MissingFileError, ModelUnavailableError, OverloadedError, RequestError
+from roadseg_serve.errors import (
+    BadUploadError,
+    MissingFileError,
+    ModelUnavailableError,
+    OverloadedError,
+    RequestError,
+)
 from roadseg_serve.gate import put_gate
 from roadseg_serve.headers import page_policy
 from roadseg_serve.messages import Answer, Format, ModelName, Wish

@@ -206,18 +206,6 @@ PROBLEMS: dict[type[RequestError], Problem] = {
         "Picture too large",
         "Scale the picture down.",
     ),
-    OverloadedError: Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "urn:roadseg:overloaded",
-        "Too busy",
-        "Try again after the seconds in Retry-After.",
-    ),
-    ModelUnavailableError: Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "urn:roadseg:model-unavailable",
-        "No model answers",
-        "Try again after the seconds in Retry-After.",
-    ),
     BadKeyError: Problem(
         HTTPStatus.UNAUTHORIZED,
         "urn:roadseg:bad-key",
@@ -229,21 +217,32 @@ PROBLEMS: dict[type[RequestError], Problem] = {
         HTTPStatus.TOO_MANY_REQUESTS,
         "urn:roadseg:rate-limited",
         "Too many requests",
-        "Try again after the seconds in Retry-After.",
+        "Try again after the seconds in Retry-After, and ask less often.",
     ),
-    # The rest of the body is not waited for, so the connection is of no further use.
     ReceiveTimeoutError: Problem(
         HTTPStatus.REQUEST_TIMEOUT,
         "urn:roadseg:receive-timeout",
         "Body too slow",
         "Send a smaller picture, or send it over a faster connection.",
-        {"Connection": "close"},
+        {"Connection": "close"},  # the rest of the body is not waited for
     ),
     RequestTimeoutError: Problem(
         HTTPStatus.GATEWAY_TIMEOUT,
         "urn:roadseg:request-timeout",
         "Answer too late",
         "Try again later, or send a smaller picture.",
+    ),
+    OverloadedError: Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "urn:roadseg:overloaded",
+        "Too busy",
+        "Try again after the seconds in Retry-After.",
+    ),
+    ModelUnavailableError: Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "urn:roadseg:model-unavailable",
+        "No model answers",
+        "Try again after the seconds in Retry-After.",
     ),
 }
 

@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from roadseg_serve.errors import BadKeyError, KeysError
+from roadseg_serve.openapi import problem_responses
 
 log = logging.getLogger("ray.serve.roadseg")
 
@@ -158,6 +159,7 @@ def _sent_key(headers: Headers) -> str:
 def describe_keys(api: FastAPI) -> None:
     """Tell OpenAPI, and with it the page at /docs, which routes want a key and how it is sent."""
     describe = api.openapi
+    refusal = problem_responses(BadKeyError)
 
     def describe_with_keys() -> dict[str, Any]:
         document = describe()
@@ -166,6 +168,7 @@ def describe_keys(api: FastAPI) -> None:
             if path not in OPEN_PATHS:
                 for operation in operations.values():
                     operation["security"] = [{name: []} for name in SCHEMES]
+                    operation["responses"] |= {str(status): body for status, body in refusal.items()}
         return document
 
     api.openapi = describe_with_keys  # type: ignore[method-assign]  # the way FastAPI documents

@@ -12,11 +12,11 @@ from roadseg_serve.errors import PROBLEMS, OverloadedError, Problem, RequestErro
 from roadseg_serve.findings import Findings
 from roadseg_serve.messages import Format, ModelName, Placement, Prediction, Wish
 from roadseg_serve.postprocess import answer
-from roadseg_serve.problem import FAULT_DETAIL, PROBLEM_JSON
 
 Json = dict[str, Any]
 Responses = dict[int | str, Json]
 
+PROBLEM_JSON = "application/problem+json"
 PROBLEM_REFERENCE = {"$ref": "#/components/schemas/Problem"}
 PROBLEM_SCHEMA: Json = {
     "title": "Problem",
@@ -31,9 +31,10 @@ PROBLEM_SCHEMA: Json = {
         "title": {"type": "string", "description": "The kind in a few words."},
         "status": {"type": "integer", "minimum": 400, "maximum": 599, "description": "The HTTP status."},
         "detail": {"type": "string", "description": "What happened this time, and what to do about it."},
-        "request_id": {"type": "string", "description": "That of the X-Request-ID header; the log has it too."},
+        "request_id": {"type": "string", "description": "As in X-Request-ID; the server's log has it under this id."},
     },
 }
+FAULT_DETAIL = "This is a fault of the server, not of the request; its log has the details."
 
 DESCRIPTION = """Send a picture of a street, get the road in it.
 
@@ -41,6 +42,7 @@ DESCRIPTION = """Send a picture of a street, get the road in it.
   is turned upright first; of an animation the first frame counts; transparency lies on black.
 * Every answer has the size of the upright picture.
 * Every error is `application/problem+json` (RFC 9457): `type` names the kind, `detail` says what to do.
+* Every answer has an `X-Request-ID`: the one that was sent, or a new one.
 """
 
 
@@ -53,15 +55,15 @@ def _header(description: str, example: str | float, schema: Json | None = None) 
     }
 
 
+EXAMPLE_REQUEST_ID = "9f86d081884c4d659a2feaa0c55ad015"
 VARY = _header("The answer depends on Accept.", "Accept")
 RETRY_AFTER = _header("Seconds to wait.", 1, {"type": "integer", "minimum": 0})
 PROBLEM_HEADERS: dict[HTTPStatus, Json] = {
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": _header("How to send a key.", "Bearer")},
     HTTPStatus.NOT_ACCEPTABLE: {"Vary": VARY},
     HTTPStatus.TOO_MANY_REQUESTS: {"Retry-After": RETRY_AFTER},
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": RETRY_AFTER},
 }
-
-EXAMPLE_REQUEST_ID = "0f8fad5bd9cb469fa16570867728950e"
 
 # A road under a sky, 8 wide and 6 high: how much of the road is in each pixel, of 9.
 EXAMPLE_ROAD_HW = (

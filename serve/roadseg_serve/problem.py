@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from http import HTTPStatus
+from typing import NoReturn
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -21,11 +22,10 @@ from roadseg_serve.errors import (
     problem_body,
     problem_of,
 )
+from roadseg_serve.openapi import FAULT_DETAIL, PROBLEM_JSON
 from roadseg_serve.request_id import STARTS
 from roadseg_serve.settings import BackpressureConfig
 
-PROBLEM_JSON = "application/problem+json"
-FAULT_DETAIL = "This is a fault of the server, not of the request; its log has the details."
 FIRST_PRIVATE_CLOSE_CODE = 4000  # of a WebSocket; the HTTP status is added to it
 
 
@@ -98,15 +98,15 @@ async def answer_http_exception(request: Request, error: Exception) -> JSONRespo
     return _answer(request.scope, bare_problem(HTTPStatus(error.status_code)), detail, error.headers or {})
 
 
-async def refuse_parameters(_request: Request, error: Exception) -> JSONResponse:
-    """Parameters that are not as the routes declare them.
+async def refuse_parameters(_request: Request, error: Exception) -> NoReturn:
+    """Query parameters that are not as the routes declare them.
 
     Raises:
-        BadParameterError: always; `Problems` answers it.
+        BadParameterError: always.
     """
     assert isinstance(error, RequestValidationError)
     faults = "; ".join(f"{fault['loc'][-1]}={str(fault['input'])[:50]}: {fault['msg']}" for fault in error.errors())
-    raise BadParameterError(f"{faults}. Or leave it out; see /docs.")
+    raise BadParameterError(f"{faults}. Or leave it out; see /docs.") from error
 
 
 def _answer(scope: Scope, problem: Problem, detail: str, headers: Mapping[str, str]) -> JSONResponse:

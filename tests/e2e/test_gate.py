@@ -13,9 +13,9 @@ import yaml
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from tests.e2e.uploads import WHOLE
+
 from .conftest import Server, StartServer
-from .test_http import road_of
-from .uploads import WHOLE
 
 FIRST, SECOND = {"Authorization": "Bearer of-june"}, {"X-API-Key": "of-july"}
 FILES = {"file": ("road.png", WHOLE)}
@@ -70,7 +70,7 @@ def lines_of(server: Server) -> list[dict[str, Any]]:
 
 
 def test_the_key_of_the_file_is_asked_for(client: httpx.Client) -> None:
-    assert road_of(client.post("/upload", files=FILES, headers=FIRST)).mean() == 0.5
+    assert client.post("/upload", files=FILES, headers=FIRST).status_code == 200
     assert client.post("/upload", files=FILES).status_code == 401
     assert client.post("/upload", files=FILES, headers=SECOND).status_code == 401
     assert client.get("/v1/model").status_code == 401

@@ -230,7 +230,7 @@ def test_an_announced_length_over_the_limit_is_refused_unread(service: dict[str,
 
 
 @pytest.mark.parametrize("announced", [{}, {"content-length": "10"}, {"content-length": "-1"}, {"content-length": "x"}])
-def test_an_unannounced_length_is_counted_and_cut_off(service: dict[str, Any], announced: dict[str, str]) -> None:
+def test_a_length_that_is_not_announced_or_a_lie_is_cut_off(service: dict[str, Any], announced: dict[str, str]) -> None:
     sent_bytes = 0
 
     async def endless() -> AsyncIterator[bytes]:

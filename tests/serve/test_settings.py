@@ -38,6 +38,9 @@ def test_ray_gets_room_for_the_graph_and_for_what_replaces_it(settings: dict[str
         ({"max_pixels": 0}, "greater than or equal to 1"),
         ({"form": "melted"}, "'staged' or 'fused'"),
         ({"predict": {"num_replica": 2}}, "Extra inputs"),
+        ({"gate": {"api_keys_file": "keys", "api_keys_env": "KEYS"}}, "not both"),
+        ({"gate": {"trusted_proxies": ["proxy.example"]}}, "network"),
+        ({"gate": {"trusted_proxies": ["10.0.0.1/8"]}}, "network"),
         ({"predict": {"num_cpus": 0}}, "greater than 0"),
         ({"predict": {"max_batch_size": 8, "max_ongoing_requests": 7}}, "raise the first to 8"),
         (
