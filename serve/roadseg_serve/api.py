@@ -162,7 +162,12 @@ def create_api(service: Service) -> FastAPI:
         model = await service.probe()
         return Health(status="ok", model=model.name, version=model.version)
 
-    @api.get("/v1/model", summary="The model being served", response_description="Its manifest.")
+    @api.get(
+        "/v1/model",
+        summary="The model being served",
+        response_description="Its manifest.",
+        response_model_exclude_unset=True,
+    )
     async def model() -> Manifest:
         """The manifest of the model being served: how it was made and what was measured."""
         return manifest

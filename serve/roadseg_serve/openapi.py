@@ -170,7 +170,7 @@ def complete(document: Json, manifest: Manifest) -> Json:
     """Add what FastAPI has no place for: the schema of problems, and an example with a null in it."""
     document["components"]["schemas"]["Problem"] = PROBLEM_SCHEMA
     model = document["paths"]["/v1/model"]["get"]["responses"]["200"]["content"]["application/json"]
-    model["example"] = manifest.model_dump(mode="json")
+    model["example"] = manifest.model_dump(mode="json", exclude_unset=True)
     return document
 
 
