@@ -19,7 +19,7 @@ def build(args: AppArgs) -> Application:
     """The serving graph: Ingress -> Preprocess -> Model -> Postprocess.
 
     Raises:
-        ArtefactError: the model cannot be read.
+        ArtefactError: the model cannot be read, or has no program for the engine.
     """
     program = program_of(args.predict.engine, gpu=args.predict.num_gpus > 0)
     manifest = artefact.check(artefact.resolve(args.model), [program])

@@ -21,9 +21,9 @@ from roadseg_serve.store import SCHEME, S3Folder
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-ONNX_FILE = "model.onnx"
-TORCH_FILE = "model.pt2"
+ONNX_FILE: Literal["model.onnx"] = "model.onnx"
 INT8_FILE: Literal["model.int8.onnx"] = "model.int8.onnx"
+TORCH_FILE: Literal["model.pt2"] = "model.pt2"
 PARTIAL = ".partial"  # ends the name of a file that is being fetched
 REMEDY = "copy the version again from where it is whole, or publish the model again as another version"
 
@@ -141,7 +141,7 @@ class Manifest(Record):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        missing = {"model.onnx", "model.pt2"} - self.files.keys()
+        missing = {ONNX_FILE, TORCH_FILE} - self.files.keys()
         missing |= {"python", "torch", "onnx"} - self.libraries.keys()
         if missing:
             raise ValueError(f"{', '.join(sorted(missing))} not listed")
@@ -370,7 +370,8 @@ def _select(manifest: Manifest, names: Collection[str] | None, place: Path | S3F
         return listed
     unlisted = sorted(set(names) - listed.keys())
     if unlisted:
-        raise ArtefactError(f"{place} has no {', '.join(unlisted)}; serve it otherwise, or publish the model with it")
+        remedy = "choose another engine, or publish a version with it: roadseg-train publish --int8"
+        raise ArtefactError(f"{place} has no {', '.join(unlisted)}; {remedy}")
     return {name: listed[name] for name in names}
 
 

@@ -24,6 +24,13 @@ LIBRARIES: dict[EngineName, str] = {
     "onnxruntime": "onnxruntime",
     "torch": "torch",
 }
+# What each engine loads of a model version.
+PROGRAMS: dict[EngineName, str] = {
+    "openvino": ONNX_FILE,
+    "openvino-int8": INT8_FILE,
+    "onnxruntime": ONNX_FILE,
+    "torch": TORCH_FILE,
+}
 INSTALL = {
     "openvino": "pip install 'roadseg[serve]'",
     "onnxruntime": "pip install onnxruntime",
@@ -91,10 +98,10 @@ def create_engine(
 
 
 def program_of(name: EngineName | Literal["auto"], *, gpu: bool) -> str:
-    """The file of an artefact that an engine loads; see `create_engine`."""
-    if name == "openvino-int8":
-        return INT8_FILE
-    return TORCH_FILE if name == "torch" or gpu else ONNX_FILE
+    """The one file of a model version that an engine loads; whatever `auto` means on a CPU, it is the same."""
+    if name == "auto":
+        name = "torch" if gpu else "openvino"
+    return PROGRAMS[name]
 
 
 def installed() -> set[str]:

@@ -35,6 +35,7 @@ from tests.contract.test_artefact import SCHEMA, evaluation_of
 # What docs/engines.md states, of levels 0 to 255 and of masks at the threshold 0.5.
 MIN_MASK_IOU, MAX_MEAN_LEVELS = 0.995, 0.5
 
+BUNDLED = reader.BUNDLED_FOLDER / reader.BUNDLED["small"]
 RULE = SizeRule(360, 2048, 16)
 ROAD, TREE = 3, 5  # CamVid's
 CALIBRATION = [Scene(seed=seed, light=0.3 + 0.1 * seed, bend=seed - 4, wet=seed / 8) for seed in range(8)]
@@ -65,7 +66,7 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> QuantisationFrames:
 def version(tmp_path_factory: pytest.TempPathFactory, frames: QuantisationFrames) -> Artefact:
     """The bundled weights with an int8 program."""
     folder = tmp_path_factory.mktemp("store") / "road-small" / "1"
-    shutil.copytree(reader.BUNDLED_FOLDER / reader.BUNDLED["small"], folder)
+    shutil.copytree(BUNDLED, folder)
     quantisation = quantise_program(folder, frames, rule=RULE, threshold=0.5)
     assert quantisation.is_offered, quantisation.text()
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -82,7 +83,7 @@ def version(tmp_path_factory: pytest.TempPathFactory, frames: QuantisationFrames
 @pytest.fixture(scope="module")
 def streets() -> Bytes:
     """image_BHWC of the held-out streets, at the model's size."""
-    rule = reader.read(reader.resolve("bundled:small")).manifest.input.size
+    rule = reader.read(BUNDLED).manifest.input.size
     return np.stack([fit(draw(scene)[0], rule).input_HWC for scene in HELDOUT])
 
 
@@ -126,7 +127,7 @@ def test_a_bad_calibration_is_seen_and_left_out(tmp_path: Path, frames: Quantisa
     # An empty picture of the grey that normalises to 0 says that activations are small: streets overrun their ranges.
     image_HWC, road_HW = draw(CALIBRATION[0])
     grey = write_camvid(tmp_path / "CamVid", {"0001TP_00000": (np.full_like(image_HWC, 102), road_HW)})
-    shutil.copy(reader.BUNDLED_FOLDER / reader.BUNDLED["small"] / "model.onnx", tmp_path)
+    shutil.copy(BUNDLED / "model.onnx", tmp_path)
     quantisation = quantise_program(tmp_path, replace(frames, calibration=grey), rule=RULE, threshold=0.5)
     assert quantisation.road_iou_float32 > 0.8
     assert not quantisation.is_offered

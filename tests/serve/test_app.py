@@ -9,12 +9,18 @@ from ray.serve.schema import ServeDeploySchema
 
 from roadseg_serve.app import build
 from roadseg_serve.errors import ArtefactError
-from roadseg_serve.settings import AppArgs
+from roadseg_serve.settings import AppArgs, ModelArgs
 
 
 def test_a_missing_model_is_a_start_up_error(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match=r"manifest\.json is missing"):
         build(AppArgs(model=str(tmp_path / "nothing")))
+
+
+def test_a_model_without_the_program_of_the_engine_is_refused(red_artefact: Path) -> None:
+    args = AppArgs(model=str(red_artefact), predict=ModelArgs(engine="openvino-int8"))
+    with pytest.raises(ArtefactError, match=r"has no model\.int8\.onnx; choose another engine"):
+        build(args)
 
 
 DOCS = Path(__file__).parents[2] / "docs"

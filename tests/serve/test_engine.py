@@ -4,7 +4,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ import torch
 from docs.scenes import Scene, draw
 from roadseg_serve import artefact
 from roadseg_serve.artefact import Artefact
-from roadseg_serve.engine import Engine, EngineName, bucket, choose, create_engine, quantise
+from roadseg_serve.engine import Engine, EngineName, bucket, choose, create_engine, program_of, quantise
 from roadseg_serve.errors import ArtefactError, StartError
 from roadseg_serve.messages import Bytes
 from roadseg_serve.preprocess import fit
@@ -45,6 +45,21 @@ def red(write_red_artefact: Callable[..., Path], tmp_path_factory: pytest.TempPa
 @pytest.fixture(scope="module", params=FLOAT_ENGINES)
 def engine(request: pytest.FixtureRequest, red: Artefact) -> Engine:
     return create_engine(request.param, red, num_threads=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu", "program"),
+    [
+        ("auto", False, "model.onnx"),
+        ("auto", True, "model.pt2"),
+        ("openvino", False, "model.onnx"),
+        ("onnxruntime", False, "model.onnx"),
+        ("openvino-int8", False, "model.int8.onnx"),
+        ("torch", False, "model.pt2"),
+    ],
+)
+def test_only_one_program_is_needed(name: Any, gpu: bool, program: str) -> None:
+    assert program_of(name, gpu=gpu) == program
 
 
 @pytest.fixture(scope="module")
