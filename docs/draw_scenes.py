@@ -16,9 +16,8 @@ from matplotlib.figure import Figure
 from scenes import Scene, draw
 
 from roadseg_serve import artefact
-from roadseg_serve.engine import create_engine
+from roadseg_serve.engine import create_engine, predict_all
 from roadseg_serve.postprocess import binarise, unfit
-from roadseg_serve.predict import predict_all
 from roadseg_serve.preprocess import fit
 
 STREET = Scene(cars=((3.1, 12.0), (-3.2, 18.0)))

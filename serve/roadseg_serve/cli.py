@@ -2,13 +2,16 @@
 
 import os
 import secrets
+import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from roadseg_serve.errors import StartError
+from roadseg_serve.engine import EngineName
+from roadseg_serve.errors import InputError, RoadsegError, StartError
 from roadseg_serve.log import LogFormat
+from roadseg_serve.messages import Format, Wish
 from roadseg_serve.settings import listens_itself, read_settings
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -16,7 +19,7 @@ cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 @cli.callback()
 def root() -> None:
-    """Find the road in pictures, over HTTP."""
+    """Find the road in pictures, over HTTP or in files."""
 
 
 @cli.command()
@@ -53,6 +56,99 @@ def run(
     except StartError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+@cli.command(no_args_is_help=True)
+def segment(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...",
+            help="Pictures, videos, folders, or patterns in quotes ('drives/**/*.png'). - reads one picture from "
+            "standard input and writes its answer to standard output.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of the answers. Each has its input's name, and the place that it has in the folder given, or "
+            "below the part of a pattern that has no wildcard."
+        ),
+    ] = Path("masks"),
+    wanted: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            help="png and jpeg are masks (255 road, 0 not), probability is a grey PNG (255 surely road), overlay shows "
+            "the road in the picture, json has figures and outlines. Of a video, overlay is an mp4 with its times and "
+            "sound; all others are a folder with a file for each frame.",
+            show_default="png; overlay for videos",
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="From which probability on it is road.", show_default="the model's own"),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Model version: bundled:small, its folder, file:///its/folder, or s3://bucket/path.")
+    ] = "bundled:small",
+    engine: Annotated[
+        Literal["auto", EngineName],
+        typer.Option(help="What computes; auto is the quickest exact one that is installed."),
+    ] = "auto",
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into subfolders too.")] = False,
+    every: Annotated[int, typer.Option(min=1, metavar="N", help="Of a video, take each N-th frame only.")] = 1,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out what has an answer already: continues what was stopped.")
+    ] = False,
+    summary: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Table of all inputs: size, road share, seconds, what went wrong."),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Threads that read and write beside the model's own, which are one for each CPU.")
+    ] = 2,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only say what goes wrong.")] = False,
+) -> None:
+    """Find the road in pictures and videos on this machine, without a server.
+
+    \b
+    roadseg-serve segment road.jpg                          masks/road.png
+    roadseg-serve segment drive/ -r --format overlay        masks/… as in drive/
+    roadseg-serve segment dashcam.mp4 --summary road.csv    masks/dashcam.mp4
+    roadseg-serve segment - < road.jpg > mask.png
+
+    Exit code: 0 all is well, 1 something failed and was named, 2 nothing was begun, 130 after Ctrl-C.
+
+    An answer is there whole or not at all.
+    """  # noqa: D301 typer keeps the lines of a paragraph that begins with this sign
+    try:
+        # Pillow and what it reads pictures with are of no use to `run`'s own process.
+        from roadseg_serve import console  # noqa: PLC0415
+        from roadseg_serve.segment import Options  # noqa: PLC0415
+
+        if paths == ["-"]:
+            console.segment_stdin(model=model, engine=engine, wish=Wish(wanted or Format.PNG, threshold))
+            return
+        all_well = console.segment_paths(
+            paths,
+            out=out,
+            wanted=wanted,
+            recursive=recursive,
+            model=model,
+            engine=engine,
+            summary=summary,
+            options=Options(threshold=threshold, every=every, skip_existing=skip_existing, num_jobs=jobs),
+            quiet=quiet,
+        )
+    except RoadsegError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2 if isinstance(error, InputError) else 1) from error
+    except KeyboardInterrupt as stop:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would only disturb the leaving
+        raise typer.Exit(130) from stop
+    if not all_well:
+        raise typer.Exit(1)
 
 
 def settle_ray_environment() -> None:

@@ -7,6 +7,8 @@
     - SettingsError             the settings cannot be read, or do not fit together
     - PortInUseError            another program listens on the port
     - KeysError                 the API keys cannot be read, or there are none
+  * InputError                  what `segment` was told to read or write makes no sense together
+  * FileError                   one file of `segment` cannot be read or written; the rest goes on
   * RequestError                one request is refused; the server goes on
     - BadParameterError         a query parameter is not what the route takes
     - NotAcceptableError        no answer is of a type that the client accepts
@@ -60,6 +62,14 @@ class PortInUseError(StartError):
 
 class KeysError(StartError):
     """The API keys cannot be read, or there are none."""
+
+
+class InputError(RoadsegError):
+    """The paths given cannot be segmented; nothing was done, and the text says what to give instead."""
+
+
+class FileError(RoadsegError):
+    """One file cannot be read or written, or only in part; the text says what to do."""
 
 
 class RequestError(RoadsegError):

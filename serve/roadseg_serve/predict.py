@@ -6,48 +6,17 @@ road.
 
 import asyncio
 import time
-from collections import defaultdict
-from collections.abc import Collection, Sequence
 from threading import Lock
 
-import numpy as np
 from ray import serve
 
 from roadseg_serve import artefact
 from roadseg_serve.artefact import SizeRule
-from roadseg_serve.engine import Engine, bucket, create_engine, program_of
+from roadseg_serve.engine import bucket, create_engine, predict_all, program_of, warm_up
 from roadseg_serve.errors import RefitError
 from roadseg_serve.messages import Bytes, Frame, ModelName, Prediction
 from roadseg_serve.metrics import ModelMetrics
 from roadseg_serve.settings import ModelArgs
-
-
-def predict_all(engine: Engine, images_HWC: Sequence[Bytes]) -> list[Bytes]:
-    """Predict pictures of any sizes, those of equal shape in one batch.
-
-    Args:
-        engine: computes one batch.
-        images_HWC: RGB, uint8 in [0, 255], each of its own H and W.
-
-    Returns:
-        prob_HW for each picture, in the given order, uint8 in [0, 255].
-    """
-    places: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for place, image_HWC in enumerate(images_HWC):
-        places[image_HWC.shape].append(place)
-    prob_by_place: dict[int, Bytes] = {}
-    for same_shape in places.values():
-        prob_BHW = engine.predict(np.stack([images_HWC[place] for place in same_shape]))
-        prob_by_place.update(zip(same_shape, prob_BHW, strict=True))
-    return [prob_by_place[place] for place in range(len(images_HWC))]
-
-
-def warm_up(engine: Engine, size_rule: SizeRule, batch_sizes: Collection[int] = (1,)) -> None:
-    """Predict at the size of a 4:3 frame, once for each batch size, so that no user waits for the preparations."""
-    long_side_px = min(size_rule.short_side_px * 4 // 3, size_rule.max_long_side_px)
-    height, width = (side_px + -side_px % size_rule.multiple_px for side_px in (size_rule.short_side_px, long_side_px))
-    for batch_size in batch_sizes:
-        engine.predict(np.zeros((batch_size, height, width, 3), np.uint8))
 
 
 def size_rule_of(error: Exception) -> SizeRule:

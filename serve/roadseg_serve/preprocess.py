@@ -88,14 +88,14 @@ def decode(data: bytes, limits: Limits) -> Bytes:
         DamagedImageError: it cannot be decoded, or only by absurd effort.
     """
     if not data:
-        raise EmptyFileError("The file is empty. Send the picture's bytes in field 'file'.")
+        raise EmptyFileError("The file is empty. It has to hold a picture.")
     if len(data) > limits.max_upload_bytes:
         raise upload_too_large(limits.max_upload_bytes)
     try:
         image = Image.open(BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise NotAnImageError(
-            f"The file is not a picture that can be read. Send one of: {', '.join(FORMATS)}."
+            f"The file is not a picture that can be read. It can be one of: {', '.join(FORMATS)}."
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _image_too_large(limits.max_pixels) from error
@@ -170,20 +170,19 @@ class Preprocess:
 def upload_too_large(max_upload_bytes: int) -> UploadTooLargeError:
     """The error for an upload over the limit, wherever it is noticed."""
     return UploadTooLargeError(
-        f"The upload has more than {max_upload_bytes / 1e6:g} MB. Send a smaller or more compressed picture."
+        f"The file has more than {max_upload_bytes / 1e6:g} MB. Make the picture smaller, or compress it more."
     )
 
 
 def _image_too_large(max_pixels: int) -> ImageTooLargeError:
     return ImageTooLargeError(
-        f"The picture has more than {max_pixels / 1e6:g} megapixels or a side over {MAX_SIDE_PX} pixels. "
-        "Scale it down and send it again."
+        f"The picture has more than {max_pixels / 1e6:g} megapixels or a side over {MAX_SIDE_PX} pixels. Scale it down."
     )
 
 
 def _damaged(reason: Exception | str) -> DamagedImageError:
     reason = str(reason) or type(reason).__name__
-    return DamagedImageError(f"The picture cannot be decoded ({reason}). Save it again and send the whole file.")
+    return DamagedImageError(f"The picture cannot be decoded ({reason}). Save it again, or copy the whole file again.")
 
 
 def _orientation(image: Image.Image) -> int | None:

@@ -1,0 +1,76 @@
+"""How much of the work's own speed `roadseg-serve segment` has on a folder: beside a plain loop over the same files.
+
+Both run the same functions in one process with the same engine, in turns, on pictures drawn for it.
+Example: .venv/dev/bin/python -m bench.segment --repeats 7
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tqdm import tqdm
+
+from bench.load import draw_road
+from roadseg_serve.inputs import Job, find, plan
+from roadseg_serve.messages import Wish
+from roadseg_serve.segment import Options, Segmenter, segment_bytes, segment_files
+
+SIZES = {"480x360 JPEG": (480, 360, ".jpg"), "1242x375 PNG": (1242, 375, ".png")}
+
+
+def main(
+    model: Annotated[str, typer.Option(help="Model version, as for roadseg-serve.")] = "bundled:small",
+    repeats: Annotated[int, typer.Option(min=1, help="Turns; the median of their ratios is printed.")] = 7,
+    images: Annotated[int, typer.Option(min=1, help="Pictures in one turn.")] = 16,
+    threads: Annotated[int, typer.Option(min=1, help="Of the engine.")] = os.cpu_count() or 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Threads that decode and encode.")] = 2,
+) -> None:
+    """Print images/s of the loop and of `segment`, and the ratio of each pair of turns."""
+    segmenter = Segmenter(model, num_threads=threads)
+    options = Options(num_jobs=jobs)
+    print(f"{'picture':>14} {'loop per s':>11} {'segment per s':>14} {'ratio':>6} {'least':>6} {'most':>6}")
+    for name, (width, height, suffix) in SIZES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            source, out = Path(folder) / "pictures", Path(folder) / "masks"
+            source.mkdir()
+            for i in range(images):
+                draw_road(width, height).save(source / f"{i}{suffix}", quality=95)
+            todo = plan(find([str(source)], recursive=False, out=out), out=out, wanted=None)
+            runs = (partial(loop, segmenter, todo), partial(pipeline, segmenter, todo, options))
+            pairs = [[rate_of(run, images) for run in runs] for _ in range(repeats + 1)][1:]  # the first warms up
+        ratios = [piped / looped for looped, piped in pairs]
+        looped, piped = (statistics.median(rates) for rates in zip(*pairs, strict=True))
+        spread = f"{statistics.median(ratios):6.2f} {min(ratios):6.2f} {max(ratios):6.2f}"
+        print(f"{name:>14} {looped:11.1f} {piped:14.1f} {spread}", flush=True)
+
+
+def rate_of(run: Callable[[], None], images: int) -> float:
+    """Images per second."""
+    started_s = time.perf_counter()
+    run()
+    return images / (time.perf_counter() - started_s)
+
+
+def loop(segmenter: Segmenter, jobs: Sequence[Job]) -> None:
+    """One file after another."""
+    for job in jobs:
+        job.target.parent.mkdir(exist_ok=True)
+        job.target.write_bytes(segment_bytes(segmenter, job.source.read_bytes(), Wish(job.format)).body)
+
+
+def pipeline(segmenter: Segmenter, jobs: Sequence[Job], options: Options) -> None:
+    """As the command does it."""
+    with tqdm(total=len(jobs), disable=True) as bar:
+        for outcome in segment_files(segmenter, jobs, options, bar):
+            if outcome.fault:
+                raise SystemExit(outcome.fault)
+
+
+if __name__ == "__main__":
+    typer.run(main)
