@@ -4,7 +4,7 @@ import os
 import secrets
 import signal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -45,7 +45,7 @@ def run(
     Then: curl -F file=@road.png http://localhost:5000/upload -o mask.jpg
     """
     try:
-        args = read_settings(config, model=model, form=None if config else "fused")
+        args = read_settings(config, model=model, **({} if config else this_machine()))
         settle_ray_environment()
         if listens_itself(args):
             open_replica_port(port)
@@ -149,6 +149,11 @@ def segment(
         raise typer.Exit(130) from stop
     if not all_well:
         raise typer.Exit(1)
+
+
+def this_machine() -> dict[str, Any]:
+    """What differs from the defaults, which are a cluster's, where one machine does everything."""
+    return {"form": "fused", "predict": {"num_cpus": len(os.sched_getaffinity(0))}}
 
 
 def settle_ray_environment() -> None:

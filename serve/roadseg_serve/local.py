@@ -52,14 +52,7 @@ def serve_until_stopped(args: AppArgs, *, host: str, port: int, log_format: log.
     # midst of the start, with Ray's agents running on. The thread lives to the end, as Ray's processes die with it.
     with ThreadPoolExecutor(max_workers=1) as ray_thread:
         try:
-            ray_thread.submit(
-                ray.init,
-                address="local",
-                num_cpus=args.num_cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            ).result()
+            ray_thread.submit(_start_ray, args.num_cpus).result()
             _note_stop_signals(stopped)
             if not stopped.is_set():
                 proxy_port = free_port(host) if listens_itself(args) else port
@@ -80,6 +73,20 @@ def serve_until_stopped(args: AppArgs, *, host: str, port: int, log_format: log.
             ray.shutdown()
     _wait_until_released(host, port)
     print("stopped", flush=True)
+
+
+def _start_ray(num_cpus: int) -> None:
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:  # what Ray raises has no class of its own
+        reason = str(error).partition(".")[0]
+        raise StartError(f"Ray did not start ({reason}); is this machine very busy? Try again") from error
 
 
 def check_port(host: str, port: int) -> None:
