@@ -7,8 +7,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import FastAPI, Query
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI, Query, WebSocket
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.responses import HTMLResponse, Response
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, Field
@@ -42,6 +42,7 @@ from roadseg_serve.openapi import (
 from roadseg_serve.preprocess import upload_too_large
 from roadseg_serve.problem import answer_http_exception, refuse_parameters
 from roadseg_serve.settings import BackpressureConfig, GateArgs
+from roadseg_serve.stream import Streams
 
 PAGE = Path(__file__).parent / "web" / "index.html"
 
@@ -62,6 +63,12 @@ STEPS = ("decode", "resize", "queue", "infer", "encode")
 
 # Limits beside an alternative that is not described would not be described either.
 Threshold = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+FormatQuery = Annotated[Format | SkipJsonSchema[None], Query(alias="format", description=FORMAT_DESCRIPTION)]
+ThresholdQuery = Annotated[
+    Threshold | SkipJsonSchema[None],
+    Query(description="Road is where the probability reaches it; the server's own where it is left out."),
+]
 
 
 class Health(BaseModel):
@@ -84,6 +91,7 @@ class Service:
         note_refusal: hears of every request that is refused.
         backpressure: what is answered where too much waits.
         gate: what every request passes before the routes.
+        streams: the conversations of `WS /stream`.
     """
 
     segment: Callable[[bytes, Wish], Awaitable[Answer]]
@@ -93,6 +101,7 @@ class Service:
     note_refusal: Callable[[RequestError], None]
     backpressure: BackpressureConfig
     gate: GateArgs
+    streams: Streams
 
 
 def create_api(service: Service) -> FastAPI:
@@ -117,6 +126,7 @@ def create_api(service: Service) -> FastAPI:
 
     api.add_exception_handler(HTTPException, answer_http_exception)
     api.add_exception_handler(RequestValidationError, refuse_parameters)
+    api.add_exception_handler(WebSocketRequestValidationError, refuse_parameters)
     put_gate(api, service.gate, service.backpressure, service.note_refusal)
 
     @api.post(
@@ -126,14 +136,7 @@ def create_api(service: Service) -> FastAPI:
         responses=upload_responses(manifest, busy_status),
         openapi_extra={"requestBody": upload_body()},
     )
-    async def upload(
-        request: Request,
-        form: Annotated[Format | SkipJsonSchema[None], Query(alias="format", description=FORMAT_DESCRIPTION)] = None,
-        threshold: Annotated[
-            Threshold | SkipJsonSchema[None],
-            Query(description="Road is where the probability reaches it; the server's own where it is left out."),
-        ] = None,
-    ) -> Response:
+    async def upload(request: Request, form: FormatQuery = None, threshold: ThresholdQuery = None) -> Response:
         """Send a picture in the multipart field `file`; get its road, by default as an 8-bit grey JPEG of its size.
 
         In that JPEG 255 is road and 0 is not; read it with the threshold 128. Without `format`, the header `Accept`
@@ -148,6 +151,11 @@ def create_api(service: Service) -> FastAPI:
         request.state.answer = answer  # for the log
         total_s = time.perf_counter() - started_s
         return Response(answer.body, media_type=answer.media_type, headers=_answer_headers(answer, total_s))
+
+    @api.websocket("/stream")
+    async def stream(socket: WebSocket, form: FormatQuery = None, threshold: ThresholdQuery = None) -> None:
+        wish = Wish(form or Format.JPEG, threshold)
+        await service.streams.converse(socket.receive, socket.send, wish, socket.state.request_id)
 
     health_example = {"status": "ok", "model": manifest.name, "version": manifest.version}
 

@@ -18,6 +18,7 @@ from roadseg_serve.messages import Answer, Format, Frame, ModelName, Placement, 
 from roadseg_serve.metrics import Metrics
 from roadseg_serve.predict import size_rule_of
 from roadseg_serve.settings import AppArgs
+from roadseg_serve.stream import Streams
 
 PROBE_TIMEOUT_S = 5.0
 
@@ -56,6 +57,13 @@ class Ingress:
         self._manifest = manifest
         self._size_rule = manifest.input.size
         self._metrics = Metrics()
+        self._streams = Streams(
+            self.segment,
+            max_frame_bytes=args.max_upload_bytes,
+            # A stream takes the place of a request for as long as it is open; the other routes keep half of them.
+            max_streams=args.ingress.max_ongoing_requests // 2,
+            note_refusal=self._metrics.note_refusal,
+        )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The routes; Ray Serve asks for them when a replica starts."""
@@ -68,6 +76,7 @@ class Ingress:
                 note_refusal=self._metrics.note_refusal,
                 backpressure=self._args.backpressure_config,
                 gate=self._args.gate,
+                streams=self._streams,
             )
         )
 
@@ -99,6 +108,10 @@ class Ingress:
         answer = replace(answer, times_s={**answer.times_s, "queue": queue_s})
         self._metrics.note_answer(answer)
         return answer
+
+    async def stop_streams(self) -> None:
+        """End all open streams, which Ray Serve would wait for before it stops this replica."""
+        self._streams.stop()
 
     async def probe(self) -> ModelName:
         """Ask the model about the smallest input.

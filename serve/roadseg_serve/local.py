@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http import HTTPStatus
 
 import ray
@@ -67,6 +68,7 @@ def serve_until_stopped(args: AppArgs, *, host: str, port: int, log_format: log.
                 if _wait_until_ready(url, stopped):
                     print(_welcome(url), flush=True)
                     stopped.wait()
+                    _stop_streams()
                 print("\nstopping ...", flush=True)
                 serve.delete(APPLICATION)  # requests under way are answered first
         finally:
@@ -156,6 +158,15 @@ def _wait_until_released(host: str, port: int) -> None:
             if time.monotonic() > deadline_s:
                 raise
         time.sleep(POLL_S)
+
+
+def _stop_streams() -> None:
+    """Close the WebSockets: to Serve they are requests under way, and they have no end of their own."""
+    handle = serve.get_app_handle(APPLICATION)
+    # The form that listens itself has handles work in the loop of their caller, and there is none here.
+    handle._init(_run_router_in_separate_loop=True)  # type: ignore[no-untyped-call]
+    with suppress(TimeoutError):  # a replica that hangs is killed soon after, and its streams with it
+        handle.broadcast("stop_streams").results(timeout_s=ANSWER_TIMEOUT_S, return_exceptions=True)
 
 
 def _answers(url: str) -> bool:

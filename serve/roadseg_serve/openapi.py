@@ -43,6 +43,9 @@ DESCRIPTION = """Send a picture of a street, get the road in it.
 * Every answer has the size of the upright picture.
 * Every error is `application/problem+json` (RFC 9457): `type` names the kind, `detail` says what to do.
 * Every answer has an `X-Request-ID`: the one that was sent, or a new one.
+* Live video goes over the WebSocket `/stream?format=jpeg&threshold=0.5`, of which OpenAPI has no words: send each frame
+  as a binary message, get a JSON text message and then the mask as a binary message, and send the text `next` after
+  each answer. While the server is busy only the newest frame waits; older ones are skipped.
 """
 
 

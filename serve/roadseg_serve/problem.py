@@ -5,11 +5,11 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import NoReturn
 
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import ValidationException
 from fastapi.responses import JSONResponse
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
@@ -98,13 +98,13 @@ async def answer_http_exception(request: Request, error: Exception) -> JSONRespo
     return _answer(request.scope, bare_problem(HTTPStatus(error.status_code)), detail, error.headers or {})
 
 
-async def refuse_parameters(_request: Request, error: Exception) -> NoReturn:
+async def refuse_parameters(_request: HTTPConnection, error: Exception) -> NoReturn:
     """Query parameters that are not as the routes declare them.
 
     Raises:
         BadParameterError: always.
     """
-    assert isinstance(error, RequestValidationError)
+    assert isinstance(error, ValidationException)
     faults = "; ".join(f"{fault['loc'][-1]}={str(fault['input'])[:50]}: {fault['msg']}" for fault in error.errors())
     raise BadParameterError(f"{faults}. Or leave it out; see /docs.") from error
 

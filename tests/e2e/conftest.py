@@ -60,15 +60,25 @@ class Server:
 
     def left_running(self) -> list[str]:
         """Command lines of all living processes that this server gave birth to."""
+        return [command for command, _ in self._processes()]
+
+    def memory_bytes(self) -> int:
+        """Memory of all its processes that is not shared with others."""
+        lines = [line for _, status in self._processes() for line in status.splitlines()]
+        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
+
+    def _processes(self) -> list[tuple[str, str]]:
+        """Command line and /proc status of each living process."""
         mark = f"{BIRTHMARK}={self._birthmark}".encode()
-        left = []
+        living = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 if mark in (folder / "environ").read_bytes().split(b"\0"):
-                    left.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                    command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    living.append((command, (folder / "status").read_text()))
             except OSError:  # it ended meanwhile, or is another user's
                 continue
-        return left
+        return living
 
     def end(self) -> None:
         """Stop it whatever state it is in."""

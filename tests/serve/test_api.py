@@ -18,6 +18,7 @@ from roadseg_serve.api import FORM_ALLOWANCE_BYTES, Service, create_api
 from roadseg_serve.errors import PROBLEMS, BadUploadError, ModelUnavailableError, RequestError
 from roadseg_serve.messages import MEDIA_TYPES, Answer, Format, ModelName, Wish
 from roadseg_serve.settings import BackpressureConfig, GateArgs
+from roadseg_serve.stream import Streams
 
 MAX_UPLOAD_BYTES = 1000
 MODEL = ModelName("red", "1")
@@ -48,6 +49,7 @@ def service(red_artefact: Path) -> dict[str, Any]:
         "note_refusal": lambda _error: None,
         "backpressure": BackpressureConfig(),
         "gate": GateArgs(),
+        "streams": Streams(echo, max_frame_bytes=MAX_UPLOAD_BYTES, max_streams=1, note_refusal=lambda _error: None),
     }
 
 
