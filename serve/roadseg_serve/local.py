@@ -164,7 +164,7 @@ def _stop_streams() -> None:
     """Close the WebSockets: to Serve they are requests under way, and they have no end of their own."""
     handle = serve.get_app_handle(APPLICATION)
     # The form that listens itself has handles work in the loop of their caller, and there is none here.
-    handle._init(_run_router_in_separate_loop=True)  # type: ignore[no-untyped-call]
+    handle._init(_run_router_in_separate_loop=True)
     with suppress(TimeoutError):  # a replica that hangs is killed soon after, and its streams with it
         handle.broadcast("stop_streams").results(timeout_s=ANSWER_TIMEOUT_S, return_exceptions=True)
 

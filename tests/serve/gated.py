@@ -14,6 +14,7 @@ from roadseg_serve.api import Service, create_api
 from roadseg_serve.artefact import Manifest
 from roadseg_serve.messages import Answer, ModelName, Wish
 from roadseg_serve.settings import BackpressureConfig, GateArgs
+from roadseg_serve.stream import Streams
 from tests.red import red_manifest
 
 MODEL = ModelName("red", "1")
@@ -40,6 +41,7 @@ def api_of(
         note_refusal=lambda _error: None,
         backpressure=BackpressureConfig(),
         gate=gate or GateArgs(),
+        streams=Streams(segment, max_frame_bytes=1000, max_streams=1, note_refusal=lambda _error: None),
     )
     return create_api(replace(service, **replaced))
 
