@@ -234,12 +234,13 @@ def whole(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        part.replace(path)
+        try:
+            yield part
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise FileError(f"{path} cannot be written ({error.strerror}). {AGAIN}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _segment_pictures(segmenter: Segmenter, jobs: Sequence[Job], options: Options) -> Generator[Outcome, None, None]:

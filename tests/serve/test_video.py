@@ -253,10 +253,12 @@ def test_what_is_no_video_is_told(segmenter: Segmenter, tmp_path: Path, kind: st
 
 def test_a_video_that_cannot_be_written_is_told(segmenter: Segmenter, tmp_path: Path) -> None:
     source = write_video(tmp_path / "clip.mp4", halves(96, 64), steady(3))
-    (tmp_path / "out" / "clip.mp4").mkdir(parents=True)
-    outcome = run(segmenter, source, tmp_path / "out")
-    assert outcome.state == "failed"
-    assert "cannot be written" in outcome.fault
+    (tmp_path / "out" / "clip.mp4").mkdir(parents=True)  # where a file should go
+    (tmp_path / "out" / "clip").touch()  # where a folder should go
+    for wanted in (Format.OVERLAY, Format.PNG):
+        outcome = run(segmenter, source, tmp_path / "out", wanted)
+        assert outcome.state == "failed"
+        assert "cannot be written" in outcome.fault
 
 
 def test_skip_existing_continues_within_frames(segmenter: Segmenter, tmp_path: Path) -> None:
