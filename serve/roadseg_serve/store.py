@@ -26,7 +26,6 @@ PAUSE_S, LONGEST_PAUSE_S = 0.25, 4.0  # between two attempts; it doubles
 ASK_PATIENCE_S, DOWNLOAD_PATIENCE_S = 4.0, 60.0
 CHUNK_BYTES = 1 << 16
 
-ABSENT = ("NoSuchKey", "404")
 KEYS_REFUSED = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken", "403")
 OVERLOADED = ("SlowDown", "RequestTimeout")
 
@@ -107,7 +106,7 @@ class S3Folder:
             try:
                 return operation()
             except (BotoCoreError, ClientError) as error:
-                if _code(error) in ABSENT:
+                if _is_absence(error):
                     raise FileNotFoundError(f"there is no such object in {self}") from error
                 if not _may_pass(error):
                     raise ArtefactError(self._explain(error)) from error
@@ -166,6 +165,16 @@ def _code(error: Exception) -> str | None:
     from botocore.exceptions import ClientError  # noqa: PLC0415  # as in `_ask`
 
     return error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else None
+
+
+def _is_absence(error: Exception) -> bool:
+    """Whether an S3 server says that there is no such object; another server's 404 says nothing of the kind."""
+    from botocore.exceptions import ClientError  # noqa: PLC0415  # as in `_ask`
+
+    if not isinstance(error, ClientError):
+        return False
+    # An answer to HEAD has no body that could say more.
+    return _code(error) == "NoSuchKey" or (_code(error) == "404" and error.operation_name == "HeadObject")
 
 
 def _may_pass(error: Exception) -> bool:

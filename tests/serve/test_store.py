@@ -1,5 +1,8 @@
 """A folder on a real S3 server: what is read, and what is said when it is not."""
 
+import functools
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,19 @@ def test_a_server_that_is_down_is_told_after_few_attempts(monkeypatch: pytest.Mo
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     with pytest.raises(StoreUnreachableError, match=f"does not answer at {url} .*; check AWS_ENDPOINT_URL"):
         S3Folder(BUCKET, "store").read("a")
+
+
+@pytest.mark.usefixtures("seaweed")
+def test_the_404_of_another_kind_of_server_does_not_mean_that_there_is_no_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    files = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), files) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{other.server_port}")
+        with pytest.raises(ArtefactError, match=r"cannot be read .*404.* or AWS_ENDPOINT_URL"):
+            S3Folder(BUCKET, "store").read("a")
+        other.shutdown()
 
 
 def test_a_server_that_is_busy_or_breaks_off_is_asked_again(
