@@ -49,6 +49,8 @@ def serve_until_stopped(args: AppArgs, *, host: str, port: int, log_format: log.
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     stopped = threading.Event()
     _note_stop_signals(stopped)
+    if listens_itself(args):
+        _wait_until_free(host, port, stopped)
     # Ray starts in a thread, where it cannot put a SIGTERM handler of its own in place: that one would leave in the
     # midst of the start, with Ray's agents running on. The thread lives to the end, as Ray's processes die with it.
     with ThreadPoolExecutor(max_workers=1) as ray_thread:
@@ -151,13 +153,38 @@ def _wait_until_released(host: str, port: int) -> None:
         PortInUseError: it stays.
     """
     deadline_s = time.monotonic() + RELEASE_TIMEOUT_S
-    while True:
-        try:
-            return check_port(host, port)
-        except PortInUseError:
-            if time.monotonic() > deadline_s:
-                raise
+    while _is_listened_to(host, port):
+        if time.monotonic() > deadline_s:
+            raise PortInUseError(f"port {port} is still in use by what was just stopped; end it")
         time.sleep(POLL_S)
+
+
+def _wait_until_free(host: str, port: int, stopped: threading.Event) -> None:
+    """Wait for connections that the server before closed first: the system holds the port for a minute after them.
+
+    Who listens with SO_REUSEADDR need not wait, but a replica that listens itself does so without.
+    """
+    if is_held(host, port):
+        print(
+            f"waiting for port {port}, which is held for up to a minute after the server that was there ...", flush=True
+        )
+    while is_held(host, port) and not stopped.wait(POLL_S):
+        pass
+
+
+def is_held(host: str, port: int) -> bool:
+    """Whether a port cannot be listened on without SO_REUSEADDR."""
+    with socket.socket(_family(host)) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
+def _is_listened_to(host: str, port: int) -> bool:
+    with socket.socket(_family(host)) as probe:
+        return probe.connect_ex((host, port)) == 0
 
 
 def _stop_streams() -> None:

@@ -91,7 +91,7 @@ class Streams:
         """
         await receive()  # websocket.connect
         # Accepted even where it ends at once: a browser shows its script the code of a close, not that of a refusal.
-        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.accept", "headers": []})
         self._num_streams += 1
         try:
             if self._num_streams > self._max_streams:

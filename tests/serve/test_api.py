@@ -291,6 +291,41 @@ def test_health_fails_when_no_model_answers(service: dict[str, Any]) -> None:
     assert response.headers["retry-after"] == "1"
 
 
+def test_a_stream_has_the_parameters_and_the_id_of_an_upload(service: dict[str, Any]) -> None:
+    async def converse() -> None:
+        inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        outbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        scope = {
+            "type": "websocket",
+            "path": "/stream",
+            "query_string": b"format=png&threshold=0.25",
+            "headers": [(b"x-request-id", b"id-of-the-client")],
+        }
+        inbox.put_nowait({"type": "websocket.connect"})
+        async with asyncio.TaskGroup() as tasks:
+            streams = Streams(picky, max_frame_bytes=MAX_UPLOAD_BYTES, max_streams=1, note_refusal=lambda _error: None)
+            api = create_api(Service(**service | {"streams": streams}))
+            tasks.create_task(api(scope, inbox.get, outbox.put))  # type: ignore[arg-type]
+            accepted = await outbox.get()
+            assert accepted["type"] == "websocket.accept"
+            assert (b"x-request-id", b"id-of-the-client") in accepted["headers"]
+            inbox.put_nowait({"type": "websocket.receive", "bytes": b"picture"})
+            assert json.loads((await outbox.get())["text"])["media_type"] == "image/png"
+            assert (await outbox.get())["bytes"] == b"mask of picture"
+            inbox.put_nowait({"type": "websocket.receive", "bytes": b"bad"})
+            refusal = json.loads((await outbox.get())["text"])["problem"]
+            assert (refusal["status"], refusal["request_id"]) == (400, "id-of-the-client")
+            inbox.put_nowait({"type": "websocket.disconnect", "code": 1000})
+
+    async def picky(data: bytes, wish: Wish) -> Answer:
+        assert wish == Wish(Format.PNG, 0.25)
+        if data == b"bad":
+            raise BadUploadError("Send another.")
+        return await echo(data, wish)
+
+    asyncio.run(converse())
+
+
 def test_model_is_the_manifest(service: dict[str, Any], red_artefact: Path) -> None:
     manifest = json.loads((red_artefact / "manifest.json").read_text())
     assert ask(service, "GET", "/v1/model").json() == manifest
