@@ -148,7 +148,12 @@ def many(drive: Path) -> Path:
 @pytest.fixture
 def running(red_artefact: Path, many: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [str(PROGRAM), "segment", "--model", str(red_artefact), "drive", "--summary", "road.csv"]
-    process = subprocess.Popen(command, cwd=many, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # Who runs the tests in the background of a shell has them ignore Ctrl-C, and all that they start.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        process = subprocess.Popen(command, cwd=many, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
     yield process
     if process.poll() is None:
         process.kill()
