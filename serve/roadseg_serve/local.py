@@ -94,7 +94,7 @@ def _start_ray(num_cpus: int) -> None:
 
 
 def check_port(host: str, port: int) -> None:
-    """Make sure that the server will be able to listen.
+    """Make sure that the server will be able to listen, at the latest when `_wait_until_free` has waited.
 
     Raises:
         PortInUseError: another program does.
@@ -104,6 +104,8 @@ def check_port(host: str, port: int) -> None:
         socket.create_server((host, port), family=_family(host)).close()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
+            if not _is_listened_to(host, port):
+                return  # closed connections hold it, of a server that listened without SO_REUSEADDR
             raise PortInUseError(
                 f"port {port} is in use by another program; stop that one, or choose another with --port"
             ) from error

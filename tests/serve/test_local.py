@@ -20,8 +20,12 @@ def test_a_port_that_another_program_listens_on_is_refused() -> None:
     assert not is_held(HOST, port)
 
 
-def test_a_port_is_held_after_connections_that_the_server_closed_first() -> None:
-    with socket.create_server((HOST, 0)) as listener:
+@pytest.mark.parametrize("reuse", [0, 1])  # Ray Serve's replicas listen without
+def test_a_port_is_held_after_connections_that_the_server_closed_first(reuse: int) -> None:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
+        listener.bind((HOST, 0))
+        listener.listen()
         port = listener.getsockname()[1]
         with socket.create_connection((HOST, port)) as client:
             connection, _ = listener.accept()
