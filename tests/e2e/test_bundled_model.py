@@ -1,4 +1,4 @@
-"""`ci/serve` with nothing said: the model that ships with the package, on real pictures."""
+"""The models that ship with the package, on real pictures."""
 
 import io
 import os
@@ -17,19 +17,23 @@ from .conftest import ROOT, StartServer
 ROAD, VOID = 3, 11  # CamVid labels in the 11-class set
 
 
+@pytest.fixture(scope="module", params=artefact.BUNDLED)
+def key(request: pytest.FixtureRequest) -> str:
+    """`small` is what is served where nothing is said."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def client(start_server: StartServer) -> Iterator[httpx.Client]:
-    if not (artefact.BUNDLED_FOLDER / artefact.BUNDLED["small"]).exists():
-        pytest.skip("the bundled model is not in this checkout")
-    with start_server() as server:
+def client(start_server: StartServer, key: str) -> Iterator[httpx.Client]:
+    with start_server(*([] if key == "small" else ["--model", f"bundled:{key}"])) as server:
         server.wait_until_ready()
         with httpx.Client(base_url=server.url, timeout=120) as http:
             yield http
 
 
-def test_it_names_itself(client: httpx.Client) -> None:
+def test_it_names_itself(client: httpx.Client, key: str) -> None:
     health = client.get("/health").json()
-    assert f"{health['model']}/{health['version']}" == artefact.BUNDLED["small"]
+    assert f"{health['model']}/{health['version']}" == artefact.BUNDLED[key]
 
 
 def test_it_finds_the_road_of_real_drives(client: httpx.Client) -> None:

@@ -248,3 +248,5 @@ def test_bundled_versions_are_whole(key: str) -> None:
         pytest.skip("the bundled model is not in this checkout")
     manifest = artefact.read(folder).manifest
     assert f"{manifest.name}/{manifest.version}" == artefact.BUNDLED[key]
+    # They are in the repository for ever, so they are small.
+    assert sum(file.size_bytes for file in manifest.files.values()) <= {"small": 10, "full": 25}[key] * 1_000_000
