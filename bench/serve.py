@@ -143,7 +143,7 @@ def print_stages(served: Mapping[str, Sequence[Served]]) -> None:
 
 
 def create_pipeline(model: str, num_threads: int = 1) -> Callable[[bytes], bytes]:
-    """Decode, fit, predict, unfit, binarise, encode: what the graph does, as one function of one thread but the engine's."""
+    """Decode, fit, predict, unfit, binarise, encode: what the graph does, as one function."""
     args = AppArgs(model=model)
     version = artefact.read(artefact.resolve(model))
     engine = create_engine("auto", version, num_threads=num_threads)
