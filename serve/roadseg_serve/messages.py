@@ -86,6 +86,18 @@ class Frame:
     picture_HWC: Bytes | None = None
     times_s: Mapping[str, float] = field(default_factory=dict)
 
+    def predicted(self, prob_HW: Bytes, *, threshold: float, model: "ModelName", infer_s: float) -> "Prediction":
+        """What a model says about this frame; see `Prediction`.
+
+        Args:
+            prob_HW: road probability in input coordinates.
+            threshold: the model's own, in [0, 1].
+            model: which version answered.
+            infer_s: how long it took.
+        """
+        times_s = {**self.times_s, "infer": infer_s}
+        return Prediction(prob_HW, self.placement, threshold=threshold, model=model, times_s=times_s)
+
 
 @dataclass(frozen=True)
 class ModelName:

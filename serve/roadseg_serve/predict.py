@@ -80,13 +80,7 @@ class Model:
         infer_s = time.perf_counter() - started_s
         self._metrics.note_batch(len(frames))
         return [
-            Prediction(
-                prob_HW=prob_HW,
-                placement=frame.placement,
-                threshold=self._threshold,
-                model=self._name,
-                times_s={**frame.times_s, "infer": infer_s},
-            )
+            frame.predicted(prob_HW, threshold=self._threshold, model=self._name, infer_s=infer_s)
             for frame, prob_HW in zip(frames, probs_HW, strict=True)
         ]
 

@@ -148,6 +148,23 @@ def fit(image_HWC: Bytes, size_rule: SizeRule, *, keep_picture: bool = False) ->
     )
 
 
+def frame_of(data: bytes, limits: Limits, size_rule: SizeRule, *, keep_picture: bool) -> Frame:
+    """Decode and fit one picture, and note how long each took; raises what `decode` raises.
+
+    Args:
+        data: the file as uploaded.
+        limits: see `decode`.
+        size_rule: see `fit`.
+        keep_picture: see `fit`.
+    """
+    started_s = time.perf_counter()
+    image_HWC = decode(data, limits)
+    decoded_s = time.perf_counter()
+    frame = fit(image_HWC, size_rule, keep_picture=keep_picture)
+    times_s = {"decode": decoded_s - started_s, "resize": time.perf_counter() - decoded_s}
+    return replace(frame, times_s=times_s)
+
+
 class Preprocess:
     """The stage: uploaded bytes in, `Frame` out. It knows no model, so that it serves any version beside another."""
 
@@ -156,15 +173,7 @@ class Preprocess:
 
     async def __call__(self, data: bytes, size_rule: SizeRule, *, keep_picture: bool) -> Frame:
         """Decode and fit one upload; raises what `decode` raises."""
-        return await asyncio.to_thread(self._frame, data, size_rule, keep_picture)
-
-    def _frame(self, data: bytes, size_rule: SizeRule, keep_picture: bool) -> Frame:
-        started_s = time.perf_counter()
-        image_HWC = decode(data, self._limits)
-        decoded_s = time.perf_counter()
-        frame = fit(image_HWC, size_rule, keep_picture=keep_picture)
-        times_s = {"decode": decoded_s - started_s, "resize": time.perf_counter() - decoded_s}
-        return replace(frame, times_s=times_s)
+        return await asyncio.to_thread(frame_of, data, self._limits, size_rule, keep_picture=keep_picture)
 
 
 def upload_too_large(max_upload_bytes: int) -> UploadTooLargeError:

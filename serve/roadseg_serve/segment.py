@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -24,7 +24,7 @@ from roadseg_serve.inputs import SUFFIXES, Job
 from roadseg_serve.messages import Answer, Format, Frame, ModelName, Prediction, Wish
 from roadseg_serve.outcome import Outcome
 from roadseg_serve.postprocess import answer, binarise, overlay, unfit
-from roadseg_serve.preprocess import Limits, decode, fit
+from roadseg_serve.preprocess import Limits, fit, frame_of
 
 if TYPE_CHECKING:
     import av
@@ -74,13 +74,7 @@ class Segmenter:
         probs_HW = predict_all(self._engine, [frame.input_HWC for frame in frames])
         infer_s = (time.perf_counter() - started_s) / len(frames)
         return [
-            Prediction(
-                prob_HW=prob_HW,
-                placement=frame.placement,
-                threshold=self.threshold,
-                model=self._name,
-                times_s={**frame.times_s, "infer": infer_s},
-            )
+            frame.predicted(prob_HW, threshold=self.threshold, model=self._name, infer_s=infer_s)
             for frame, prob_HW in zip(frames, probs_HW, strict=True)
         ]
 
@@ -108,7 +102,7 @@ def segment_bytes(segmenter: Segmenter, data: bytes, wish: Wish) -> Answer:
     Raises:
         RequestError: it cannot be read.
     """
-    frame = frame_of(data, segmenter, keep_picture=wish.format is Format.OVERLAY)
+    frame = frame_of(data, LIMITS, segmenter.size_rule, keep_picture=wish.format is Format.OVERLAY)
     [prediction] = segmenter.predict([frame])
     return answer(prediction, wish, frame, None)
 
@@ -139,19 +133,6 @@ def segment_files(
     for job in todo:
         if job.is_video:
             yield _segment_video(segmenter, job, options, bar)
-
-
-def frame_of(data: bytes, segmenter: Segmenter, *, keep_picture: bool) -> Frame:
-    """Decode and fit one picture for a model.
-
-    Raises:
-        RequestError: it cannot be read.
-    """
-    started_s = time.perf_counter()
-    image_HWC = decode(data, LIMITS)
-    decoded_s = time.perf_counter()
-    frame = fit(image_HWC, segmenter.size_rule, keep_picture=keep_picture)
-    return replace(frame, times_s={"decode": decoded_s - started_s, "resize": time.perf_counter() - decoded_s})
 
 
 def flow(
@@ -245,7 +226,8 @@ def whole(path: Path) -> Iterator[Path]:
 
 def _segment_pictures(segmenter: Segmenter, jobs: Sequence[Job], options: Options) -> Generator[Outcome, None, None]:
     def prepare(job: Job) -> Frame:
-        return frame_of(_read(job.source), segmenter, keep_picture=job.format is Format.OVERLAY)
+        keep_picture = job.format is Format.OVERLAY
+        return frame_of(_read(job.source), LIMITS, segmenter.size_rule, keep_picture=keep_picture)
 
     def finish(job: Job, frame: Frame, prediction: Prediction) -> Outcome:
         made = answer(prediction, Wish(job.format, options.threshold), frame, None)
