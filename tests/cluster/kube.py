@@ -1,0 +1,101 @@
+"""The cluster that kubectl speaks to, by kubectl and helm themselves."""
+
+import json
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.seaweed import free_ports
+
+POLL_S = 0.5
+COMMAND_TIMEOUT_S = 900
+
+
+class KubeError(Exception):
+    """A command failed, or something did not happen in time."""
+
+
+def run(*words: str | Path, given: str | None = None) -> str:
+    """What a command writes to standard output.
+
+    Raises:
+        KubeError: it failed; the text has what it wrote.
+    """
+    command = [str(word) for word in words]
+    done = subprocess.run(command, check=False, input=given, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S)
+    if done.returncode:
+        raise KubeError(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def kubectl(*words: str | Path, given: str | None = None) -> str:
+    """`kubectl`, in the namespace that the words name."""
+    return run("kubectl", *words, given=given)
+
+
+def get(*words: str) -> Any:
+    """`kubectl get -o json`."""
+    return json.loads(kubectl("get", *words, "--output=json"))
+
+
+def apply(*objects: dict[str, Any]) -> None:
+    """`kubectl apply` of objects made here."""
+    kubectl("apply", "--filename=-", given="\n---\n".join(map(json.dumps, objects)))
+
+
+def wait_until(what: str, happened: Callable[[], Any], timeout_s: float) -> float:
+    """Wait until something has happened; how many seconds that took.
+
+    A question that fails is asked again: an object may not be there yet.
+
+    Raises:
+        KubeError: it did not happen in time.
+    """
+    start_s = time.monotonic()
+    last: object = None
+    while time.monotonic() - start_s < timeout_s:
+        try:
+            if happened():
+                return time.monotonic() - start_s
+            last = None
+        except (KubeError, KeyError, IndexError) as error:
+            last = error
+        time.sleep(POLL_S)
+    raise KubeError(f"{what}: not after {timeout_s:.0f} s" + (f" ({last})" if last else ""))
+
+
+def pods(namespace: str, selector: str) -> list[dict[str, Any]]:
+    """Pods that are not being deleted."""
+    found = get("pods", f"--namespace={namespace}", f"--selector={selector}")["items"]
+    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+
+def is_ready(pod: dict[str, Any]) -> bool:
+    """Whether the pod has passed its readiness probes."""
+    conditions = pod["status"].get("conditions", [])
+    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+
+def node_address() -> str:
+    """Where the ports of NodePort services are."""
+    addresses = get("nodes")["items"][0]["status"]["addresses"]
+    return next(str(address["address"]) for address in addresses if address["type"] == "InternalIP")
+
+
+@contextmanager
+def forwarded(namespace: str, service: str, port: int) -> Iterator[int]:
+    """A port of this machine that leads to a service of the cluster."""
+    (local_port,) = free_ports(1)
+    words = ["kubectl", "port-forward", f"--namespace={namespace}", f"service/{service}", f"{local_port}:{port}"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            assert process.stdout is not None
+            if "Forwarding" not in process.stdout.readline():
+                raise KubeError(f"no way to {service}: {process.stdout.read()}")
+            yield local_port
+        finally:
+            process.terminate()

@@ -1,0 +1,213 @@
+"""What the cluster needs before the chart: images, operator, ingress controller, S3, Redis, Secrets and a dataset."""
+
+import base64
+import io
+import json
+import secrets
+import shutil
+import subprocess
+import tempfile
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+
+import boto3
+import numpy as np
+from botocore.config import Config
+from mypy_boto3_s3 import S3Client
+from PIL import Image
+
+from docs.scenes import Scene, draw
+from tests.cluster import kube
+from tests.cluster.kube import kubectl, run
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+NAMESPACE, OPERATOR_NAMESPACE = "roadseg", "kuberay-operator"
+OPERATOR_MODULE = ROOT / "ci/tools/kuberay"
+BUCKET = "road"
+ENTRIES = ("api-keys", "auth_token", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "redis-password")
+# CamVid's labels.
+TREE, ROAD = 5, 3
+DRIVES, FRAMES_PER_DRIVE = ("0001TP", "0006R0"), 12
+READY_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What opens the parts of the cluster under test, in the order of ENTRIES."""
+
+    api: str
+    ray: str
+    s3_id: str
+    s3_secret: str
+    redis: str
+
+    @classmethod
+    def of_cluster(cls) -> "Keys":
+        """Those that the cluster has from a journey before, else new ones."""
+        found = kube.get("secrets", f"--namespace={NAMESPACE}")["items"]
+        known = {name: base64.b64decode(v).decode() for secret in found for name, v in secret.get("data", {}).items()}
+        return cls(*(known.get(entry) or secrets.token_hex(16) for entry in ENTRIES))
+
+    def of_secret(self, *entries: str) -> dict[str, str]:
+        """Entries of a Secret."""
+        return {entry: value for entry, value in zip(ENTRIES, astuple(self), strict=True) if entry in entries}
+
+
+def load_images(folder: Path, tag: str, *names: str) -> str:
+    """Build our images and bring them into the cluster; what `ci/images` says of their sizes."""
+    told = run(ROOT / "ci/images", "--tag", tag, "--archive", folder, *names)
+    for name in names:
+        load_archive(folder / f"{name}.tar")
+    return told
+
+
+def load_archive(archive: Path) -> None:
+    """Bring an image into the cluster, and remove its archive."""
+    context = kubectl("config", "current-context").strip()
+    if context.startswith("kind-"):
+        run("kind", "load", "image-archive", "--name", context.removeprefix("kind-"), archive)
+    else:
+        run(ROOT / "ci/cluster", "load", archive)
+    archive.unlink()
+
+
+def load_helper_images(folder: Path) -> None:
+    """Make the images of others under the names that their manifests give, from the same programs.
+
+    Only for the one-node cluster, which can pull nothing.
+    """
+    tools, wheels = ROOT / ".tools/bin", ROOT / ".venv/dev/bin"
+    operator = "FROM scratch\nCOPY ray-operator /manager\nUSER 65532\n"
+    single = "FROM {base}\nCOPY {program} /usr/local/bin/{program}\nENV PATH=/usr/local/bin:/usr/bin:/bin\n"
+    base = run(ROOT / "ci/base-image").strip()
+    redis = (
+        f"FROM {base}\nRUN apt-get update && apt-get install --yes --no-install-recommends redis-server "
+        "&& rm -rf /var/lib/apt/lists/*\n"
+    )
+    image_of = {
+        part: next(line.split("image:")[1].strip() for line in text.splitlines() if "image:" in line)
+        for part, text in (
+            ("traefik", (HERE / "traefik.yaml").read_text()),
+            ("weed", (ROOT / "k8s/dev-s3.yaml").read_text()),
+            ("redis", (ROOT / "k8s/dev-redis.yaml").read_text()),
+        )
+    }
+    # Traefik's arguments are those of its image's entry point.
+    traefik = single.format(base="scratch", program="traefik") + 'ENTRYPOINT ["/usr/local/bin/traefik"]\n'
+    recipes: dict[str, tuple[str, Path | None]] = {
+        "quay.io/kuberay/operator:v1.6.2": (operator, tools / "ray-operator"),
+        image_of["traefik"]: (traefik, wheels / "traefik"),
+        image_of["weed"]: (single.format(base="scratch", program="weed"), wheels / "weed"),
+        image_of["redis"]: (redis, None),
+    }
+    for name, (recipe, program) in recipes.items():
+        with tempfile.TemporaryDirectory() as context:
+            if program:
+                shutil.copy(program, context)
+            (Path(context) / "Dockerfile").write_text(recipe)
+            run("buildah", "bud", "--quiet", "--isolation", "chroot", "--layers", "--tag", name, context)
+        archive = folder / "helper.tar"
+        run("buildah", "push", "--quiet", "--disable-compression", name, f"docker-archive:{archive}:{name}")
+        load_archive(archive)
+
+
+def install_operator() -> None:
+    """KubeRay's own manifests, from its pinned module, in a namespace of its own."""
+    module = run(
+        "go", "-C", OPERATOR_MODULE, "list", "-m", "-f", "{{.Dir}}", "github.com/ray-project/kuberay/ray-operator"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(Path(module.strip()) / "config", Path(folder) / "config")
+        overlay = {
+            "namespace": OPERATOR_NAMESPACE,
+            "resources": ["namespace.yaml", "config/default"],
+            # Its limit of a tenth of a CPU is for clusters that have little else to do at the moment.
+            "patches": [
+                {
+                    "target": {"kind": "Deployment"},
+                    "patch": '[{"op": "remove", "path": "/spec/template/spec/containers/0/resources/limits/cpu"}]',
+                }
+            ],
+        }
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR_NAMESPACE}}
+        (Path(folder) / "namespace.yaml").write_text(json.dumps(namespace))
+        (Path(folder) / "kustomization.yaml").write_text(json.dumps(overlay))
+        # Created, not applied: the definitions are too large for the note that apply leaves.
+        kubectl("create", f"--kustomize={folder}")
+    kubectl("wait", "--for=condition=Established", "crd/rayservices.ray.io", "crd/rayclusters.ray.io", "--timeout=60s")
+    kubectl("rollout", "status", "deployment/kuberay-operator", f"--namespace={OPERATOR_NAMESPACE}", "--timeout=300s")
+
+
+def install_services(keys: Keys) -> None:
+    """A namespace that takes only restricted pods, Secrets, S3 and Redis in it, and Traefik beside it."""
+    kubectl("apply", f"--filename={HERE / 'traefik.yaml'}")
+    labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
+    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+    entries = {
+        "roadseg-api-keys": keys.of_secret("api-keys"),
+        "roadseg-ray-token": keys.of_secret("auth_token"),
+        "roadseg-s3": keys.of_secret("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+        "roadseg-redis": keys.of_secret("redis-password"),
+    }
+    kube.apply(
+        *(
+            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": n, "namespace": NAMESPACE}, "stringData": data}
+            for n, data in entries.items()
+        )
+    )
+    for name in ("dev-s3", "dev-redis"):
+        kubectl("apply", f"--namespace={NAMESPACE}", f"--filename={ROOT / 'k8s' / name}.yaml")
+    for deployment in ("seaweedfs", "redis"):
+        _wait_for_deployment(NAMESPACE, deployment)
+    _wait_for_deployment("traefik", "traefik")
+
+
+def _wait_for_deployment(namespace: str, name: str) -> None:
+    kubectl("rollout", "status", f"deployment/{name}", f"--namespace={namespace}", f"--timeout={READY_TIMEOUT_S}s")
+
+
+def s3_client(keys: Keys, port: int) -> S3Client:
+    """The cluster's S3, at a forwarded port."""
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        aws_access_key_id=keys.s3_id,
+        aws_secret_access_key=keys.s3_secret,
+        region_name="us-east-1",
+        config=Config(s3={"addressing_style": "path"}),
+    )
+
+
+def write_dataset(root: Path) -> None:
+    """Streets drawn by code, in CamVid's form: enough to see a training do its work."""
+    street = Scene(cars=((3.1, 12.0),))
+    for part, drives in (("train", DRIVES), ("val", ("0016E5",))):
+        for folder in (root / part, root / f"{part}annot"):
+            folder.mkdir(parents=True)
+        for drive_number, drive in enumerate(drives):
+            for i in range(FRAMES_PER_DRIVE):
+                seed = 100 * drive_number + i
+                scene = replace(street, seed=seed, bend=(i - 6) / 2, road_m=3.5 + i / 8, light=1 - i / 40)
+                image_HWC, road_HW = draw(scene, 90, 120)
+                label_HW = np.where(road_HW, ROAD, TREE).astype(np.uint8)
+                Image.fromarray(image_HWC).save(root / part / f"{drive}_{i:05d}.png")
+                Image.fromarray(label_HW).save(root / f"{part}annot" / f"{drive}_{i:05d}.png")
+
+
+def put_dataset(keys: Keys) -> None:
+    """The dataset at s3://road/CamVid."""
+    with tempfile.TemporaryDirectory() as folder, kube.forwarded(NAMESPACE, "seaweedfs", 8333) as port:
+        write_dataset(Path(folder))
+        client = s3_client(keys, port)
+        client.create_bucket(Bucket=BUCKET)
+        for path in sorted(Path(folder).rglob("*.png")):
+            client.upload_file(str(path), BUCKET, f"CamVid/{path.relative_to(folder).as_posix()}")
+
+
+def local_mask(picture: bytes, model: str = "bundled:small") -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    """What the same model finds without a cluster: mask_HW, 255 is road."""
+    command = [str(ROOT / ".venv/serve/bin/roadseg-serve"), "segment", "-", "--model", model]
+    done = subprocess.run(command, input=picture, capture_output=True, check=True)
+
+    return np.asarray(Image.open(io.BytesIO(done.stdout)))
