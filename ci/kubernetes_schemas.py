@@ -16,6 +16,10 @@ import yaml
 Schema = dict[str, Any]
 
 METADATA = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+KEPT = {"type", "enum", "required", "pattern", "additionalProperties"} | {
+    f"{bound}{what}" for bound in ("min", "max") for what in ("imum", "Items", "Length", "Properties")
+}
+NESTED = {"items", "additionalProperties"}
 
 
 def main(folder: Path, swagger: Path, crds: list[Path]) -> None:
@@ -30,14 +34,14 @@ def main(folder: Path, swagger: Path, crds: list[Path]) -> None:
         spec = yaml.safe_load(path.read_text(encoding="utf-8"))["spec"]
         for version in spec["versions"]:
             schema = version["schema"]["openAPIV3Schema"]
-            schema["properties"]["metadata"] = {"$ref": f"definitions.json#/definitions/{METADATA}"}
+            schema["properties"]["metadata"] = {"$ref": f"#/definitions/{METADATA}"}
             name = file_name(group=spec["group"], version=version["name"], kind=spec["names"]["kind"])
             write(folder / name, strict(schema))
 
 
 def file_name(group: str, version: str, kind: str) -> str:
     """What kubeconform calls {{.ResourceKind}}{{.KindSuffix}}.json: the group's first word only."""
-    return "-".join(part.lower() for part in (kind, group.split(".")[0], version) if part) + ".json"
+    return "-".join(part.lower() for part in (kind, group.split(".", maxsplit=1)[0], version) if part) + ".json"
 
 
 def strict(schema: Schema) -> Schema:
@@ -46,21 +50,13 @@ def strict(schema: Schema) -> Schema:
         return {"type": ["integer", "string"]}
     if schema.get("description", "").startswith("Quantity is"):
         return {"type": ["number", "string"]}
-    result: Schema = {}
-    for key, value in schema.items():
-        match key:
-            case "properties":
-                result[key] = {name: strict(part) for name, part in value.items()}
-            case "items" | "additionalProperties" if isinstance(value, dict):
-                result[key] = strict(value)
-            case "$ref":
-                result[key] = f"definitions.json{value}" if value.startswith("#") else value
-            case "type" | "enum" | "required" | "pattern" | "minimum" | "maximum" | "additionalProperties":
-                result[key] = value
-            case "minItems" | "maxItems" | "minLength" | "maxLength" | "minProperties" | "maxProperties":
-                result[key] = value
-    if "properties" in result and not schema.get("x-kubernetes-preserve-unknown-fields"):
-        result.setdefault("additionalProperties", False)
+    result = {key: value for key, value in schema.items() if key in KEPT}
+    result |= {key: strict(value) for key, value in schema.items() if key in NESTED and isinstance(value, dict)}
+    if "$ref" in schema:
+        result["$ref"] = f"definitions.json{schema['$ref']}"
+    if "properties" in schema:
+        result["properties"] = {name: strict(part) for name, part in schema["properties"].items()}
+        result.setdefault("additionalProperties", bool(schema.get("x-kubernetes-preserve-unknown-fields")))
     return result
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from roadseg_serve.settings import AppArgs
 
 Schema = dict[str, Any]

@@ -18,15 +18,23 @@
 {{- if gt $sum $most -}}
 {{- fail (printf "the fewest replicas of app need %v CPUs and serve.workers has %v at most; raise serve.workers.maxReplicas or numCpus" $sum $most) -}}
 {{- end -}}
-{{- if gt $workers.minReplicas $workers.maxReplicas -}}
-{{- fail "serve.workers.minReplicas is above serve.workers.maxReplicas; lower the first or raise the second" -}}
+{{- range $name, $part := dict "serve" .Values.serve "training" .Values.training -}}
+{{- if gt (int $part.workers.minReplicas) (int $part.workers.maxReplicas) -}}
+{{- fail (printf "%s.workers.minReplicas is above %s.workers.maxReplicas; lower the first or raise the second" $name $name) -}}
+{{- end -}}
 {{- end -}}
 {{- $gate := $app.gate | default dict -}}
 {{- if and .Values.apiKeys.existingSecret (or $gate.api_keys_file $gate.api_keys_env) -}}
 {{- fail "API keys are given twice; leave app.gate.api_keys_file and app.gate.api_keys_env out where apiKeys.existingSecret is set" -}}
 {{- end -}}
-{{- if le .Values.serve.terminationGracePeriodSeconds .Values.serve.drainSeconds -}}
+{{- if le (int .Values.serve.terminationGracePeriodSeconds) (int .Values.serve.drainSeconds) -}}
 {{- fail "pods would be killed while they drain; raise serve.terminationGracePeriodSeconds above serve.drainSeconds" -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
+{{- fail "a route without a Gateway leads nowhere; name one in httpRoute.parentRefs, such as [{name: public, namespace: gateways}]" -}}
+{{- end -}}
+{{- if and .Values.training.job.enabled (not .Values.training.job.args) -}}
+{{- fail "roadseg-train fit needs to know data and run; say them in training.job.args, such as [--data, s3://road/CamVid, --run, s3://road/runs/first]" -}}
 {{- end -}}
 {{- end -}}
 
