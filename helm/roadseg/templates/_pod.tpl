@@ -1,0 +1,137 @@
+{{/*
+One Ray pod.
+  root       the chart
+  group      its values: resources, nodeSelector, ...
+  component  serve or train
+  node       head or worker
+  env        variables of this kind of pod
+*/}}
+{{- define "roadseg.pod" -}}
+{{- $values := .root.Values -}}
+{{- $serves := eq .component "serve" -}}
+{{- $keys := and $serves $values.apiKeys.existingSecret -}}
+metadata:
+  labels:
+    {{- include "roadseg.podLabels" (dict "root" .root "component" (printf "%s-%s" .component .node)) | nindent 4 }}
+  {{- with $values.commonAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  serviceAccountName: {{ include "roadseg.serviceAccountName" .root }}
+  # Only the autoscaler, beside the head, speaks to Kubernetes.
+  automountServiceAccountToken: {{ eq .node "head" }}
+  {{- with $values.images.pullSecrets }}
+  imagePullSecrets:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  terminationGracePeriodSeconds: {{ ternary $values.serve.terminationGracePeriodSeconds $values.training.jobStopWaitSeconds $serves }}
+  securityContext:
+    {{- include "roadseg.podSecurityContext" .root | nindent 4 }}
+  containers:
+    - name: ray-{{ .node }}
+      image: {{ include "roadseg.image" (dict "root" .root "image" (get $values.images .component)) }}
+      imagePullPolicy: {{ $values.images.pullPolicy }}
+      securityContext:
+        {{- include "roadseg.securityContext" .root | nindent 8 }}
+      resources:
+        {{- include "roadseg.resources" .group | nindent 8 }}
+      ports:
+        {{- if eq .node "head" }}
+        - {name: gcs-server, containerPort: 6379}
+        - {name: dashboard, containerPort: 8265}
+        - {name: as-metrics, containerPort: 44217}
+        - {name: dash-metrics, containerPort: 44227}
+        {{- end }}
+        - {name: metrics, containerPort: 8080}
+        {{- if $serves }}
+        - {name: serve, containerPort: 8000}
+        {{- if eq $values.serve.dataPlane "haproxy" }}
+        - {name: haproxy, containerPort: 9101}
+        {{- end }}
+        {{- end }}
+      env:
+        - {name: HOME, value: /tmp}
+        - {name: ROADSEG_CACHE, value: /cache}
+        - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+        {{- include "roadseg.s3Env" .root | nindent 8 }}
+        {{- .env | nindent 8 }}
+        {{- with $values.extraEnv }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      volumeMounts:
+        - {name: tmp, mountPath: /tmp}
+        - {name: cache, mountPath: /cache}
+        {{- if $keys }}
+        - {name: api-keys, mountPath: /etc/roadseg/keys, readOnly: true}
+        {{- end }}
+  volumes:
+    - name: tmp
+      emptyDir: {}
+    - name: cache
+      emptyDir: {}
+    {{- if $keys }}
+    # A folder, never a subPath: only so does a key that is added or removed arrive in running pods.
+    - name: api-keys
+      secret:
+        secretName: {{ $values.apiKeys.existingSecret }}
+        defaultMode: 0440
+    {{- end }}
+  {{- with .group.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .group.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .group.affinity }}
+  affinity:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .group.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- if eq .node "worker" }}
+  topologySpreadConstraints:
+    {{- if .group.topologySpreadConstraints }}
+    {{- toYaml .group.topologySpreadConstraints | nindent 4 }}
+    {{- else }}
+    {{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+    - maxSkew: 1
+      topologyKey: {{ . }}
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels:
+          {{- include "roadseg.podLabels" (dict "root" $.root "component" (printf "%s-%s" $.component $.node)) | nindent 10 }}
+    {{- end }}
+    {{- end }}
+  {{- end }}
+{{- end -}}
+
+{{/* A container's resources, with its GPUs. */}}
+{{- define "roadseg.resources" -}}
+{{- $resources := .resources -}}
+{{- if .numGpus -}}
+{{- $resources = merge (dict "limits" (dict "nvidia.com/gpu" .numGpus)) (deepCopy $resources) -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
+
+{{/* Where S3 is, and the keys for it. */}}
+{{- define "roadseg.s3Env" -}}
+{{- with .Values.s3 -}}
+- {name: AWS_REGION, value: {{ .region | quote }}}
+- {name: AWS_DEFAULT_REGION, value: {{ .region | quote }}}
+{{- with .endpoint }}
+- {name: AWS_ENDPOINT_URL, value: {{ . | quote }}}
+{{- end }}
+{{- with .existingSecret }}
+{{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
+- name: {{ . }}
+  valueFrom:
+    secretKeyRef: {name: {{ $.Values.s3.existingSecret }}, key: {{ . }}}
+{{- end }}
+{{- end }}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,104 @@
+"""Print values.schema.json for the chart: what values.yaml holds, and for `app` what the serving graph accepts.
+
+    .venv/dev/bin/python helm/schema.py > helm/roadseg/values.schema.json
+
+A key that values.yaml has not, is refused by `helm lint` and `helm install`. Kinds follow from the defaults; what those
+cannot say stands in `MORE`.
+"""
+
+import json
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from roadseg_serve.settings import AppArgs
+
+Schema = dict[str, Any]
+
+VALUES = Path(__file__).parent / "roadseg" / "values.yaml"
+OPEN_MAP: Schema = {"type": "object"}
+TEXTS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
+MAPS: Schema = {"type": "array", "items": {"type": "object"}}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+
+# By path, the first that fits. Objects of Kubernetes stay open: the API server knows them better.
+MORE: dict[str, Schema] = {
+    "commonLabels": TEXTS,
+    "commonAnnotations": TEXTS,
+    "*.annotations": TEXTS,
+    "*.nodeSelector": TEXTS,
+    "*.affinity": OPEN_MAP,
+    "*.resources": {
+        "type": "object",
+        "properties": {"requests": OPEN_MAP, "limits": OPEN_MAP, "claims": MAPS},
+        "additionalProperties": False,
+    },
+    "images.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
+    "images.*.digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
+    "serve.dataPlane": {"enum": ["haproxy", "python"]},
+    "serve.upgradeStrategy": {"enum": ["NewCluster", "None"]},
+    "*.numCpus": {"type": "integer", "minimum": 1},
+    "*.maxReplicas": {"type": "integer", "minimum": 1},
+    "training.job.name": {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,5}[a-z0-9])?$"},
+    # They pass through a shell.
+    "training.job.args": {"type": "array", "items": {"type": "string", "pattern": "^[A-Za-z0-9_./:=,@%+-]+$"}},
+    "httpRoute.hostnames": {"type": "array", "items": {"type": "string"}},
+    "extraObjects": {"type": "array", "items": {"type": ["object", "string"]}},
+}
+
+
+def values_schema(values: dict[str, Any]) -> Schema:
+    """The schema of all values: those of values.yaml."""
+    app, definitions = app_schema()
+    properties = {key: app if key == "app" else schema_of(value, key) for key, value in values.items()}
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "object",
+        # Helm hands `global` to every chart that is part of another.
+        "properties": properties | {"global": OPEN_MAP},
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
+
+
+def schema_of(default: Any, path: str) -> Schema:
+    """The schema of one value, whose path is such as serve.workers.numCpus."""
+    for pattern, schema in MORE.items():
+        if fnmatchcase(path, pattern):
+            return schema
+    match default:
+        case bool():
+            return {"type": "boolean"}
+        case int():
+            return COUNT
+        case str():
+            return {"type": "string"}
+        case list():
+            return MAPS
+        case dict():
+            properties = {key: schema_of(value, f"{path}.{key}") for key, value in default.items()}
+            return {"type": "object", "properties": properties, "additionalProperties": False}
+    raise TypeError(f"{path}: say in MORE what it may be")
+
+
+def app_schema() -> tuple[Schema, Schema]:
+    """The schema of `app`, and the definitions that it refers to."""
+    schema = _bare(AppArgs.model_json_schema())
+    definitions: Schema = schema.pop("$defs")
+    return schema, definitions
+
+
+def _bare(schema: Schema) -> Schema:
+    """Without titles and docstrings, which are for readers of Python."""
+    texts = {"title", "description"}
+    return {
+        key: {name: _bare(part) for name, part in value.items()} if key in ("properties", "$defs") else value
+        for key, value in schema.items()
+        if key not in texts
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(values_schema(yaml.safe_load(VALUES.read_text(encoding="utf-8"))), indent=2))
