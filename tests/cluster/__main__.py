@@ -37,11 +37,16 @@ def main(
 
 def _scene() -> str:
     """What there is to see in the namespace, for who looks for the reason."""
-    return "\n".join(
-        kubectl("get", what, f"--namespace={NAMESPACE}", "--output=wide")
-        for what in ("rayservices,rayclusters,rayjobs,pods,services", "events")
-    )
+    seen = []
+    for what in ("rayservices,rayclusters,rayjobs", "pods,services", "events"):
+        try:
+            seen.append(kubectl("get", what, f"--namespace={NAMESPACE}", "--output=wide"))
+        except KubeError as error:
+            seen.append(str(error))
+    return "\n".join(seen)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    app.command()(main)
+    app()

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ WORKERS = "ray.io/node-type=worker,ray.io/originated-from-crd=RayService"
 HEAD = "ray.io/node-type=head,ray.io/originated-from-crd=RayService"
 TRAIN_WORKERS = f"ray.io/node-type=worker,ray.io/cluster={RELEASE}-train"
 TRAINED = f"s3://{BUCKET}/models/road-cluster/1"
+NUM_WORKERS = 2  # serve.workers.minReplicas
 READY_TIMEOUT_S = 900  # generous: the machine may be small and busy
 CALM_S = 5.0  # constant load before and after what is done to the cluster
 
@@ -126,7 +128,7 @@ class Journey:
         self.figures["seconds of a training on two workers that lost one of them"] = time.monotonic() - start_s
 
     def _submit(self, port: int, entrypoint: str) -> "subprocess.Popen[str]":
-        words = [ROOT / ".venv/dev/bin/ray", "job", "submit", "--address", f"http://127.0.0.1:{port}", "--"]
+        words = [Path(sys.executable).with_name("ray"), "job", "submit", "--address", f"http://127.0.0.1:{port}", "--"]
         return subprocess.Popen(
             [*map(str, words), *entrypoint.split()],
             stdout=subprocess.PIPE,
@@ -197,7 +199,8 @@ class Journey:
     # Losses
 
     def lose_a_worker(self) -> None:
-        victim = next(pod["metadata"]["name"] for pod in pods(NAMESPACE, WORKERS) if is_ready(pod))
+        self._wait_until_workers_are_ready()
+        victim = pods(NAMESPACE, WORKERS)[0]["metadata"]["name"]
         with self._load() as load:
             time.sleep(CALM_S)
             kubectl("delete", "pod", victim, f"--namespace={NAMESPACE}")
@@ -283,6 +286,13 @@ class Journey:
 
     def _active_cluster(self) -> str:
         return str(self._service()["activeServiceStatus"]["rayClusterName"])
+
+    def _wait_until_workers_are_ready(self) -> None:
+        def all_ready() -> bool:
+            workers = pods(NAMESPACE, WORKERS)
+            return len(workers) >= NUM_WORKERS and all(map(is_ready, workers))
+
+        wait_until("that all workers are ready", all_ready, READY_TIMEOUT_S)
 
     def _wait_until_running(self) -> None:
         wait_until("that the application runs", lambda: self._status() == "RUNNING", READY_TIMEOUT_S)

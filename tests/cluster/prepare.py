@@ -6,6 +6,7 @@ import json
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -133,8 +134,8 @@ def install_operator() -> None:
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR_NAMESPACE}}
         (Path(folder) / "namespace.yaml").write_text(json.dumps(namespace))
         (Path(folder) / "kustomization.yaml").write_text(json.dumps(overlay))
-        # Created, not applied: the definitions are too large for the note that apply leaves.
-        kubectl("create", f"--kustomize={folder}")
+        # By the server: the definitions are too large for the note that apply leaves otherwise.
+        kubectl("apply", "--server-side", f"--kustomize={folder}")
     kubectl("wait", "--for=condition=Established", "crd/rayservices.ray.io", "crd/rayclusters.ray.io", "--timeout=60s")
     kubectl("rollout", "status", "deployment/kuberay-operator", f"--namespace={OPERATOR_NAMESPACE}", "--timeout=300s")
 
@@ -207,7 +208,7 @@ def put_dataset(keys: Keys) -> None:
 
 def local_mask(picture: bytes, model: str = "bundled:small") -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     """What the same model finds without a cluster: mask_HW, 255 is road."""
-    command = [str(ROOT / ".venv/serve/bin/roadseg-serve"), "segment", "-", "--model", model]
+    command = [str(Path(sys.executable).with_name("roadseg-serve")), "segment", "-", "--model", model]
     done = subprocess.run(command, input=picture, capture_output=True, check=True)
 
     return np.asarray(Image.open(io.BytesIO(done.stdout)))
