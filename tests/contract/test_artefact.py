@@ -1,6 +1,7 @@
 """Writer -> schema -> reader: the two rooms share no code, so this is where they meet."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,17 @@ import torch
 
 from roadseg_serve import artefact as reader
 from roadseg_serve import postprocess, preprocess
+from roadseg_serve.engine import create_engine, quantise
 from roadseg_serve.errors import ArtefactError as UnreadableArtefactError
 from roadseg_train import artefact as writer
 from roadseg_train import geometry, metrics
 from roadseg_train.config import TrainConfig, tiny
 from roadseg_train.errors import ArtefactError
 from roadseg_train.evaluate import Detail, Evaluation
+from roadseg_train.half import halve
 from roadseg_train.metrics import Scores
 from roadseg_train.model import RoadProgram, UNet
+from roadseg_train.run import Member
 from roadseg_train.storage import at
 
 SCHEMA: dict[str, Any] = json.loads((Path(__file__).parents[2] / "docs" / "artefact.schema.json").read_text())
@@ -36,7 +40,11 @@ def config() -> TrainConfig:
 @pytest.fixture(scope="module")
 def program(config: TrainConfig) -> RoadProgram:
     torch.manual_seed(0)
-    return RoadProgram(UNet(config.widths)).eval()
+    return RoadProgram(halve(UNet(config.widths).eval())).eval()
+
+
+def member_of(config: TrainConfig) -> Member:
+    return Member(run="runs/first", config=config, step=config.num_steps)
 
 
 def evaluation_of(config: TrainConfig, /, **changes: object) -> Evaluation:
@@ -71,6 +79,7 @@ def publish(
     evaluation: Evaluation,
     *,
     config: TrainConfig,
+    others: Sequence[TrainConfig] = (),
     name: str = "road-small",
     version: str = "1.0",
     fitted_on: str = "fit",
@@ -80,8 +89,7 @@ def publish(
         name,
         version,
         program=program,
-        config=config,
-        step=config.num_steps,
+        members=[member_of(config) for config in (config, *others)],
         fitted_on=fitted_on,
         evaluation=evaluation,
     )
@@ -103,7 +111,11 @@ def test_what_is_written_is_read(published: Path, config: TrainConfig) -> None:
     assert (manifest.name, manifest.version) == ("road-small", "1.0")
     assert manifest.metrics.overall.road_iou == SCORES.road_iou
     assert manifest.metrics.measured_on == "these weights"
-    assert manifest.training["config"] == json.loads(config.model_dump_json())
+    assert manifest.training == {
+        "fitted_on": "fit",
+        "step": config.num_steps,
+        "config": json.loads(config.model_dump_json()),
+    }
 
 
 def test_what_is_read_computes_what_was_trained(published: Path, program: RoadProgram) -> None:
@@ -113,6 +125,32 @@ def test_what_is_read_computes_what_was_trained(published: Path, program: RoadPr
     with torch.inference_mode():
         expected_BHW = program(torch.from_numpy(image_BHWC)).numpy()
     np.testing.assert_allclose(engine(image_BHWC)[artefact.manifest.output.name], expected_BHW, atol=1e-5)
+
+
+def test_several_networks_are_told_and_computed(tmp_path: Path, config: TrainConfig) -> None:
+    other = config.model_copy(update={"seed": 1, "num_steps": 9})
+    torch.manual_seed(1)
+    networks = [halve(UNet(config.widths).eval()) for _ in range(2)]
+    program = RoadProgram(*networks, mirror=True).eval()
+    evaluation = evaluation_of(config, others=[member_of(other)], mirror=True)
+    folder = publish(tmp_path, program, evaluation, config=config, others=[other])
+    jsonschema.validate(json.loads((folder / "manifest.json").read_text()), SCHEMA)
+    artefact = reader.read(folder)
+    assert artefact.manifest.training == {
+        "fitted_on": "fit",
+        "step": config.num_steps,
+        "config": config.model_dump(mode="json"),
+        "others": [{"step": 9, "config": other.model_dump(mode="json")}],
+        "mirror": True,
+    }
+    image_BHWC = np.random.default_rng(1).integers(0, 256, (2, 32, 48, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        seen = (torch.from_numpy(image_BHWC), torch.from_numpy(image_BHWC).flip(2))
+        straight, mirrored = (sum(RoadProgram(network)(image) for network in networks) / 2 for image in seen)
+        expected_BHW = quantise(((straight + mirrored.flip(2)) / 2).numpy())
+    for engine in ("openvino", "onnxruntime", "torch"):
+        levels_BHW = create_engine(engine, artefact, num_threads=1).predict(image_BHWC)
+        assert np.abs(levels_BHW.astype(int) - expected_BHW).max() <= 1
 
 
 @pytest.mark.parametrize(("height", "width"), [(176, 240), (375, 1242), (1280, 720), (51, 2048), (1, 1), (3, 9000)])
@@ -171,6 +209,8 @@ def test_an_attempt_that_was_cut_short_is_no_version(tmp_path: Path, program: Ro
         ({"split": "random-heldout"}, "what a leak pretends"),
         ({"step": 1}, "another configuration or step"),
         ({"config": tiny()}, "another configuration or step"),
+        ({"mirror": True}, "is of 1 network with mirroring, to be published is 1 network without mirroring"),
+        ({"others": [member_of(tiny())]}, "is of 2 networks without mirroring"),
     ],
 )
 def test_scores_that_may_not_stand_for_the_weights_are_refused(
@@ -179,6 +219,15 @@ def test_scores_that_may_not_stand_for_the_weights_are_refused(
     with pytest.raises(ArtefactError, match=message):
         publish(tmp_path, program, evaluation_of(config, **changes), config=config)
     assert not any(tmp_path.iterdir())
+
+
+def test_scores_of_several_recipes_stand_for_the_same_ones_in_their_order(
+    tmp_path: Path, program: RoadProgram, config: TrainConfig
+) -> None:
+    other = config.model_copy(update={"seed": 1})
+    evaluation = evaluation_of(other, others=[member_of(config)])
+    with pytest.raises(ArtefactError, match="several in the same order"):
+        publish(tmp_path, program, evaluation, config=config, others=[other])
 
 
 def test_scores_of_the_same_recipe_say_so(tmp_path: Path, program: RoadProgram, config: TrainConfig) -> None:

@@ -12,8 +12,10 @@ from PIL import Image, ImageDraw
 from roadseg_train.config import TrainConfig
 from roadseg_train.dataset import Frame, find_frames
 from roadseg_train.evaluate import Evaluation, evaluate_frames
+from roadseg_train.half import halve
 from roadseg_train.leak import Leak
 from roadseg_train.model import RoadProgram, UNet
+from roadseg_train.run import Member
 from roadseg_train.split import select
 from roadseg_train.storage import Place, at
 from tests.seaweed import BUCKET
@@ -95,7 +97,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 @pytest.fixture
 def program(config: TrainConfig) -> RoadProgram:
     torch.manual_seed(0)
-    return RoadProgram(UNet(config.widths)).eval()
+    return RoadProgram(halve(UNet(config.widths).eval())).eval()
 
 
 @pytest.fixture
@@ -113,6 +115,7 @@ def evaluate(camvid: Path, config: TrainConfig, program: RoadProgram) -> Callabl
         split: str = "heldout",
         fitted_on: str = "fit",
         frames: list[Frame] | None = None,
+        members: list[Member] | None = None,
         num_robustness_frames: int = 0,
         leak: Leak | None = None,
     ) -> Evaluation:
@@ -120,9 +123,7 @@ def evaluate(camvid: Path, config: TrainConfig, program: RoadProgram) -> Callabl
         return evaluate_frames(
             program,
             frames or select(found, split),
-            run="runs/first",
-            config=config,
-            step=6,
+            members=members or [Member(run="runs/first", config=config, step=6)],
             fitted_on=fitted_on,
             fitted={frame.identity for frame in select(found, fitted_on)},
             data=["data/CamVid"],

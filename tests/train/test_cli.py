@@ -67,6 +67,29 @@ def test_fit_evaluate_publish(place: Place, data: Place) -> None:
     assert "never re-used" in again.stderr
 
 
+def test_several_runs_are_evaluated_and_published_as_one(tmp_path: Path, camvid: Path) -> None:
+    runs, store = [tmp_path / "first", tmp_path / "second"], tmp_path / "models"
+    for seed, run in enumerate(runs):
+        words = ("--data", camvid, "--run", run, "--steps", str(seed + 1), "--seed", str(seed), "--workers", "0")
+        assert roadseg_train("fit", *words).returncode == 0
+    both = [word for run in runs for word in ("--run", run)]
+    done = roadseg_train("evaluate", *both, "--mirror", "--robustness-frames", "0")
+    assert done.returncode == 0, done.stderr
+    metrics = runs[0] / "evaluation" / "camvid-heldout-with-second-mirror" / "metrics.json"
+    evaluation = json.loads(metrics.read_text())
+    assert (evaluation["step"], evaluation["config"]["seed"], evaluation["mirror"]) == (1, 0, True)
+    assert [(other["step"], other["config"]["seed"]) for other in evaluation["others"]] == [(2, 1)]
+
+    publish = ("publish", *both, "--store", store, "--name", "road", "--version", "1", "--evaluation", metrics)
+    done = roadseg_train(*publish)
+    assert done.returncode == 1
+    assert "of 2 networks with mirroring, to be published is 2 networks without mirroring" in done.stderr
+    done = roadseg_train(*publish, "--mirror")
+    assert done.returncode == 0, done.stderr
+    training = json.loads((store / "road" / "1" / "manifest.json").read_text())["training"]
+    assert training["others"][0]["config"]["seed"] == 1
+
+
 def test_evaluate_elsewhere_once_the_runs_own_data_is_gone(tmp_path: Path, camvid: Path) -> None:
     data, run = Path(shutil.copytree(camvid, tmp_path / "CamVid")), tmp_path / "run"
     fit = ("fit", "--data", data, "--run", run, "--preset", "tiny", "--steps", "1", "--workers", "0")

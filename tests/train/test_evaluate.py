@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from roadseg_train.dataset import Frame, find_frames
 from roadseg_train.errors import RunError
 from roadseg_train.evaluate import Evaluation, read_evaluation, read_leaky_iou
 from roadseg_train.metrics import Histogram, confusion, iou
-from roadseg_train.model import RoadProgram
+from roadseg_train.model import RoadProgram, UNet
+from roadseg_train.run import Member
 from roadseg_train.split import select
 from roadseg_train.storage import at
 
@@ -81,28 +83,50 @@ def test_it_is_read_back_as_written(tmp_path: Path, evaluate: Evaluate) -> None:
         read_evaluation(at(path))
 
 
+def test_every_network_is_told(tmp_path: Path, evaluate: Evaluate, config: TrainConfig) -> None:
+    members = [Member(run=f"runs/{seed}", config=config.model_copy(update={"seed": seed}), step=6) for seed in (3, 4)]
+    evaluation = evaluate(members=members)
+    assert (evaluation.run, evaluation.config.seed, evaluation.others) == ("runs/3", 3, members[1:])
+    assert evaluation.members == members
+    # From before there could be several, it was one.
+    older = evaluate().model_dump(mode="json", exclude={"others", "mirror"})
+    (tmp_path / "metrics.json").write_text(json.dumps(older))
+    read = read_evaluation(at(tmp_path / "metrics.json"))
+    assert (len(read.members), read.mirror) == (1, False)
+
+
 def test_a_leaky_run_is_compared_with_the_same_recipe_only(
     tmp_path: Path, evaluate: Evaluate, config: TrainConfig
 ) -> None:
     path = tmp_path / "metrics.json"
     leaky = evaluate(split="random-heldout", fitted_on="random-fit")
     path.write_text(leaky.model_dump_json())
-    other_seed = config.model_copy(update={"seed": 7})
-    assert read_leaky_iou(at(path), config=other_seed, split="heldout") == leaky.overall.road_iou
+
+    def read(num_networks: int = 1, mirror: bool = False, split: str = "heldout", **changes: int) -> float:
+        member = Member(run="runs/other", config=config.model_copy(update=changes), step=6)
+        return read_leaky_iou(at(path), members=[member] * num_networks, mirror=mirror, split=split)
+
+    assert read(seed=7) == leaky.overall.road_iou
     with pytest.raises(RunError, match="not of the same recipe"):
-        read_leaky_iou(at(path), config=config.model_copy(update={"num_steps": 7}), split="heldout")
+        read(num_steps=7)
+    with pytest.raises(RunError, match="not of the same recipe"):
+        read(num_networks=2)
+    with pytest.raises(RunError, match="not of the same recipe"):
+        read(mirror=True)
     with pytest.raises(RunError, match="evaluate this on 'heldout'"):
-        read_leaky_iou(at(path), config=config, split="val")
+        read(split="val")
     path.write_text(evaluate().model_dump_json())
     with pytest.raises(RunError, match="fitted on 'random-fit'"):
-        read_leaky_iou(at(path), config=config, split="heldout")
+        read()
 
 
 def test_the_program_decides_the_score(evaluate: Evaluate, program: RoadProgram) -> None:
     # With all its weights at zero the head's bias alone decides: everything is road.
-    program.network.head.weight.data.zero_()
-    assert program.network.head.bias is not None
-    program.network.head.bias.data.fill_(9.0)
+    (network,) = program.networks
+    assert isinstance(network, UNet)
+    network.head.weight.data.zero_()
+    assert network.head.bias is not None
+    network.head.bias.data.fill_(9.0)
     evaluation = evaluate()
     road, labelled = sum(evaluation.road_at_level), sum(evaluation.road_at_level) + sum(evaluation.not_road_at_level)
     assert evaluation.overall.road_iou == pytest.approx(road / labelled)

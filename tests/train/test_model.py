@@ -50,6 +50,18 @@ def test_the_program_takes_bytes_and_gives_probabilities() -> None:
     torch.testing.assert_close(prob_BHW, 1 / (1 + torch.exp(-logits_BHW)))
 
 
+def test_the_mean_of_networks_and_mirror_images() -> None:
+    torch.manual_seed(0)
+    networks = [UNet((4, 8)).eval(), UNet((4, 12)).eval()]
+    image_BHWC = torch.randint(0, 256, (2, 16, 24, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        probs = [RoadProgram(network)(image_BHWC) for network in networks]
+        mirrored = [RoadProgram(network)(image_BHWC.flip(2)).flip(2) for network in networks]
+        torch.testing.assert_close(RoadProgram(*networks)(image_BHWC), (probs[0] + probs[1]) / 2)
+        torch.testing.assert_close(RoadProgram(networks[0], mirror=True)(image_BHWC), (probs[0] + mirrored[0]) / 2)
+        torch.testing.assert_close(RoadProgram(*networks, mirror=True)(image_BHWC), sum(probs + mirrored) / 4)
+
+
 def test_a_picture_does_not_depend_on_its_neighbours_in_the_batch() -> None:
     program = RoadProgram(UNet((4, 8))).eval()
     image_BHWC = torch.randint(0, 256, (3, 16, 24, 3), dtype=torch.uint8)

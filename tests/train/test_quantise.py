@@ -1,12 +1,15 @@
+from itertools import pairwise
 from pathlib import Path
 
+import onnx
 import pytest
 
 from roadseg_train.config import TrainConfig
 from roadseg_train.export import export_programs
 from roadseg_train.geometry import SizeRule
-from roadseg_train.model import RoadProgram
-from roadseg_train.quantise import INT8_FILE, Quantisation, choose_frames, quantise_program
+from roadseg_train.half import halve
+from roadseg_train.model import RoadProgram, UNet
+from roadseg_train.quantise import INT8_FILE, Quantisation, choose_frames, float_nodes, quantise_program
 from roadseg_train.run import RunRecord
 
 QUANTISATION = Quantisation(
@@ -46,9 +49,29 @@ def test_int8_is_offered_up_to_the_allowed_drop(road_iou_int8: float, offered: b
     assert ("left out" not in quantisation.text()) == offered
 
 
-def test_a_network_of_any_widths_is_quantised(
-    tmp_path: Path, camvid: Path, config: TrainConfig, program: RoadProgram
+def test_the_first_and_last_convolution_of_each_network_stay_float() -> None:
+    # Two networks beside each other: cast, then each conv, relu, conv, relu, conv, then their mean and its sigmoid.
+    nodes = [onnx.helper.make_node("Cast", ["image"], ["x"], "cast", to=1)]
+    for name in ("a", "b"):
+        values = ["x", *(f"{name}{place}" for place in range(5))]
+        for place, (before, after) in enumerate(pairwise(values)):
+            kind = "Relu" if place % 2 else "Conv"
+            weights = [] if kind == "Relu" else [f"{after}.weight"]
+            nodes.append(onnx.helper.make_node(kind, [before, *weights], [after], f"{name}{place}"))
+    nodes += [
+        onnx.helper.make_node("Mean", ["a4", "b4"], ["mean"], "mean"),
+        onnx.helper.make_node("Sigmoid", ["mean"], ["prob"], "sigmoid"),
+    ]
+    graph = onnx.helper.make_graph(nodes, "two", [], [])
+    assert set(float_nodes(graph)) == {"cast", "a0", "b0", "a4", "b4", "mean", "sigmoid"}
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_networks_of_any_widths_are_quantised(
+    tmp_path: Path, camvid: Path, config: TrainConfig, program: RoadProgram, mirror: bool
 ) -> None:
+    if mirror:
+        program = RoadProgram(*program.networks, halve(UNet((4, 12)).eval()), mirror=True).eval()
     export_programs(program, tmp_path, multiple_px=config.multiple_px)
     frames = choose_frames(RunRecord.of(config=config, data=[str(camvid)], split="fit"))
     quantisation = quantise_program(tmp_path, frames, rule=SizeRule.of(config), threshold=0.5)

@@ -13,11 +13,13 @@ from PIL import Image
 
 from roadseg_train.blocks import Interval, Intervals
 from roadseg_train.cases import show_cases
+from roadseg_train.config import TrainConfig
 from roadseg_train.dataset import Frame
 from roadseg_train.evaluate import Evaluation
 from roadseg_train.leak import Leak
 from roadseg_train.model import RoadProgram
 from roadseg_train.report import encode_jpeg, render_report, shade
+from roadseg_train.run import Member
 from roadseg_train.submission import SubmissionPictures
 
 VOID_TAGS = {"meta", "img", "br"}
@@ -95,6 +97,18 @@ def test_intervals_are_shown_with_what_they_are_made_of(evaluate: Evaluate) -> N
 
 def test_scores_on_seen_pictures_are_told_loudly(evaluate: Evaluate) -> None:
     assert "Seen in training. " in read(render_report(evaluate(fitted_on="train"), [], None)).text
+
+
+def test_several_networks_and_mirroring_are_told(evaluate: Evaluate, config: TrainConfig) -> None:
+    alone = read(render_report(evaluate(), [], None)).text
+    assert "Run runs/first , step 6 of 6 Fitted on" in alone
+    other = Member(run="runs/second", config=config.model_copy(update={"seed": 7}), step=5)
+    both = evaluate().model_copy(update={"others": [other], "mirror": True})
+    page = read(render_report(both, [], None)).text
+    assert "step 6, averaged with 1 more, mirrored too" in page
+    assert "Runs runs/first , step 6 of 6; runs/second , step 5 of 6" in page
+    assert "the mean of 4: of each run's network, on the picture and on its mirror image" in page
+    assert "Configuration of runs/second preset test · seed 7" in page
 
 
 def test_a_random_split_is_told_loudly(evaluate: Evaluate) -> None:

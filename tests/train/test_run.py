@@ -7,7 +7,8 @@ from roadseg_train import checkpoint
 from roadseg_train.config import TrainConfig
 from roadseg_train.errors import RunError
 from roadseg_train.loop import Trainer
-from roadseg_train.run import RunRecord, load_program, open_run, read_run
+from roadseg_train.model import UNet
+from roadseg_train.run import Member, RunRecord, load_runs, open_run, read_run
 from roadseg_train.storage import Place, at
 
 
@@ -59,18 +60,57 @@ def test_frames_of_the_split_and_of_the_other_side(record: RunRecord) -> None:
     assert record.model_copy(update={"split": "trainval"}).heldout_frames() == []
 
 
-def test_the_averaged_network_is_loaded(tmp_path: Path, record: RunRecord) -> None:
+def save_run(run: Place, record: RunRecord, value: float) -> Place:
+    """A run whose averaged network has one value everywhere."""
     trainer = Trainer(record.config)
     with torch.no_grad():
         for weights in trainer.average.parameters():
-            weights.fill_(3.0)
-    checkpoint.publish_into(at(tmp_path), trainer.state(), step=5, metrics={})
-    program, step = load_program(at(tmp_path), record.config)
-    assert step == 0
-    assert all(bool((weights == 3.0).all()) for weights in program.parameters())
-    assert not program.training
+            weights.fill_(value)
+    open_run(run, record)
+    checkpoint.publish_into(run, trainer.state(), step=5, metrics={})
+    return run
 
 
-def test_a_run_without_checkpoint_says_what_to_do(tmp_path: Path, config: TrainConfig) -> None:
+def test_the_averaged_network_is_loaded(tmp_path: Path, record: RunRecord) -> None:
+    run = save_run(at(tmp_path / "a"), record, 3.0)
+    loaded = load_runs([run], mirror=False)
+    assert loaded.record == record
+    assert loaded.members == [Member(run=str(tmp_path / "a"), config=record.config, step=0)]
+    (network,) = loaded.program.networks
+    assert isinstance(network, UNet)
+    assert bool((network.head.weight == 3.0).all())
+    assert not loaded.program.training
+    assert not loaded.program.mirror
+
+
+def test_several_runs_are_one_program(tmp_path: Path, record: RunRecord) -> None:
+    other = record.model_copy(
+        update={"config": record.config.model_copy(update={"seed": 1, "num_steps": 9}), "fit_frames": ["new/train/x"]}
+    )
+    runs = [save_run(at(tmp_path / "a"), record, 1.0), save_run(at(tmp_path / "b"), other, 2.0)]
+    loaded = load_runs(runs, mirror=True)
+    assert loaded.record.fit_frames == [*record.fit_frames, "new/train/x"]
+    assert (loaded.record.config, loaded.record.data) == (record.config, record.data)
+    assert [member.config for member in loaded.members] == [record.config, other.config]
+    heads = [network.get_parameter("head.weight").detach() for network in loaded.program.networks]
+    assert [float(weights.mean()) for weights in heads] == [1.0, 2.0]
+    assert loaded.program.mirror
+
+
+def test_runs_that_cannot_be_one_program_are_refused(tmp_path: Path, record: RunRecord) -> None:
+    run = save_run(at(tmp_path / "a"), record, 1.0)
+    with pytest.raises(RunError, match="given twice"):
+        load_runs([run, run], mirror=False)
+    open_run(at(tmp_path / "b"), record.model_copy(update={"split": "trainval"}))
+    with pytest.raises(RunError, match=r"'fit' and .*/b on 'trainval'; give runs of one split"):
+        load_runs([run, at(tmp_path / "b")], mirror=False)
+    larger = record.config.model_copy(update={"short_side_px": 64})
+    open_run(at(tmp_path / "c"), record.model_copy(update={"config": larger}))
+    with pytest.raises(RunError, match="different sizes; give runs that have short_side_px"):
+        load_runs([run, at(tmp_path / "c")], mirror=False)
+
+
+def test_a_run_without_checkpoint_says_what_to_do(tmp_path: Path, record: RunRecord) -> None:
+    open_run(at(tmp_path), record)
     with pytest.raises(RunError, match="run fit until"):
-        load_program(at(tmp_path), config)
+        load_runs([at(tmp_path)], mirror=False)

@@ -6,18 +6,19 @@ import json
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from roadseg_train.config import TrainConfig
 from roadseg_train.errors import ArtefactError
 from roadseg_train.evaluate import Evaluation
 from roadseg_train.export import INPUT_NAME, ONNX_FILE, OUTPUT_NAME, TORCH_FILE, export_programs
 from roadseg_train.geometry import SizeRule
 from roadseg_train.model import RoadProgram
 from roadseg_train.quantise import INT8_FILE, Quantisation, QuantisationFrames, quantise_program
+from roadseg_train.run import Member
 from roadseg_train.storage import Place, temporary_folder
 
 SCHEMA_VERSION = 1
@@ -46,8 +47,7 @@ def publish(
     version: str,
     *,
     program: RoadProgram,
-    config: TrainConfig,
-    step: int,
+    members: Sequence[Member],
     fitted_on: str,
     evaluation: Evaluation,
     int8_frames: QuantisationFrames | None = None,
@@ -58,11 +58,10 @@ def publish(
         store: the place of all artefacts.
         name: the model's name.
         version: never used before.
-        program: in eval mode, on the CPU.
-        config: the configuration that made it.
-        step: the step it was saved at.
-        fitted_on: name of the split it was fitted on.
-        evaluation: of this program, or of one made by the same configuration with the split held out.
+        program: in eval mode, on the CPU, of networks that `half.halve` made.
+        members: where each of its networks came from.
+        fitted_on: name of the split that they were fitted on.
+        evaluation: of this program, or of one made by the same configurations with the split held out.
         int8_frames: what to make an int8 program by too; it is published if it loses little enough.
 
     Raises:
@@ -74,14 +73,14 @@ def publish(
     for value, form, kind in ((name, NAME_FORM, "name"), (version, VERSION_FORM, "version")):
         if not form.fullmatch(value):
             raise ArtefactError(f"{value!r} cannot be a {kind}; use lower-case letters, digits and dashes")
-    measured_on = _measured_on(evaluation, config, step, fitted_on)
+    measured_on = _measured_on(evaluation, members, fitted_on, mirror=program.mirror)
     place = store / name / version
     taken = f"{place} is published already and a version is never re-used; choose another --version"
     if MANIFEST in place.names():
         raise ArtefactError(taken)
+    rule, threshold = SizeRule.of(members[0].config), evaluation.threshold
     with temporary_folder() as folder:
-        agreement = export_programs(program, folder, multiple_px=config.multiple_px)
-        rule, threshold = SizeRule.of(config), evaluation.threshold
+        agreement = export_programs(program, folder, multiple_px=rule.multiple_px)
         quantisation = quantise_program(folder, int8_frames, rule=rule, threshold=threshold) if int8_frames else None
         offered = quantisation if quantisation and quantisation.is_offered else None
         names = (ONNX_FILE, TORCH_FILE, *([INT8_FILE] if offered else []))
@@ -117,7 +116,7 @@ def publish(
             "overall": evaluation.overall.model_dump(),
             "by_drive": {drive: scores.model_dump() for drive, scores in evaluation.by_drive.items()},
         },
-        "training": {"fitted_on": fitted_on, "step": step, "config": config.model_dump(mode="json")},
+        "training": _describe_training(members, fitted_on, mirror=program.mirror),
         "libraries": {"python": platform.python_version()}
         | {library: importlib.metadata.version(library) for library in LIBRARIES},
     }
@@ -143,7 +142,7 @@ def git_commit() -> str | None:
         return None
 
 
-def _measured_on(evaluation: Evaluation, config: TrainConfig, step: int, fitted_on: str) -> str:
+def _measured_on(evaluation: Evaluation, members: Sequence[Member], fitted_on: str, *, mirror: bool) -> str:
     if evaluation.seen_in_training:
         raise ArtefactError(
             f"the evaluation's split {evaluation.split!r} was fitted on, so its scores say nothing; "
@@ -153,9 +152,32 @@ def _measured_on(evaluation: Evaluation, config: TrainConfig, step: int, fitted_
         raise ArtefactError(
             "the evaluation's split 'random-heldout' is there to show what a leak pretends; evaluate on 'heldout'"
         )
-    if (evaluation.config, evaluation.step) != (config, step):
-        raise ArtefactError("the evaluation is of another configuration or step; evaluate the same recipe to its end")
+    if evaluation.mirror != mirror or len(evaluation.members) != len(members):
+        raise ArtefactError(
+            f"the evaluation is of {_kind(len(evaluation.members), mirror=evaluation.mirror)}, to be published is "
+            f"{_kind(len(members), mirror=mirror)}; evaluate and publish with the same number of --run and the same "
+            "--mirror"
+        )
+    if [(m.config, m.step) for m in evaluation.members] != [(m.config, m.step) for m in members]:
+        raise ArtefactError(
+            "the evaluation is of another configuration or step; evaluate the same recipe to its end, and several in "
+            "the same order"
+        )
     return "these weights" if evaluation.fitted_on == fitted_on else "same recipe, split held out"
+
+
+def _kind(num_networks: int, *, mirror: bool) -> str:
+    return f"{num_networks} network{'s' if num_networks > 1 else ''} {'with' if mirror else 'without'} mirroring"
+
+
+def _describe_training(members: Sequence[Member], fitted_on: str, *, mirror: bool) -> dict[str, Any]:
+    first, *others = [{"step": member.step, "config": member.config.model_dump(mode="json")} for member in members]
+    training = {"fitted_on": fitted_on, **first}
+    if others:
+        training["others"] = others
+    if mirror:
+        training["mirror"] = True
+    return training
 
 
 def _describe(path: Path) -> dict[str, Any]:

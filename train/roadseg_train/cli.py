@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from roadseg_train.evaluate import Evaluation
 
 PLACE = ", a folder or s3://bucket/name"
+RUNS_HELP = f"The run of fit{PLACE}; repeated, the mean of several runs' networks."
+MIRROR_HELP = "Each network also sees the picture mirrored; the mean of both."
 SPLIT_HELP = "; ".join(f"{name}: {meaning}" for name, meaning in SPLITS.items())
 
 app = typer.Typer(
@@ -119,9 +121,10 @@ def parse_workers(text: str) -> int | tuple[int, int]:
 
 @app.command()
 def evaluate(
-    run: Annotated[str, typer.Option(help=f"The run of fit{PLACE}.")],
+    run: Annotated[list[str], typer.Option(help=RUNS_HELP)],
     split: Annotated[str, typer.Option(help=SPLIT_HELP)] = "heldout",
-    data: Annotated[list[str] | None, typer.Option(help=f"Datasets{PLACE}; default: those of the run.")] = None,
+    mirror: Annotated[bool, typer.Option("--mirror", help=MIRROR_HELP)] = False,
+    data: Annotated[list[str] | None, typer.Option(help=f"Datasets{PLACE}; default: those of the first run.")] = None,
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Probability from which a pixel is road.")
     ] = DEFAULT_THRESHOLD,
@@ -143,23 +146,26 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Score the newest checkpoint of a run on a split; write report.html and metrics.json into the run."""
+    """Score the newest checkpoint of a run, or the mean of several, on a split.
+
+    report.html and metrics.json are written into the first run.
+    """
     from roadseg_train.storage import at, reach, temporary_folder  # noqa: PLC0415  # libraries take seconds to import
 
-    place, uris = reach(run), [reach(folder).uri for folder in data or []]
+    places, uris = [reach(one) for one in run], [reach(folder).uri for folder in data or []]
     from roadseg_train.cases import show_cases  # noqa: PLC0415
     from roadseg_train.check import check_data, check_pictures  # noqa: PLC0415
     from roadseg_train.evaluate import evaluate_frames, read_leaky_iou  # noqa: PLC0415
     from roadseg_train.leak import measure_leak  # noqa: PLC0415
     from roadseg_train.report import render_report  # noqa: PLC0415
-    from roadseg_train.run import fetch, load_program, read_run  # noqa: PLC0415
+    from roadseg_train.run import fetch, load_runs  # noqa: PLC0415
     from roadseg_train.submission import find_test_pictures, write_submission  # noqa: PLC0415
 
-    record = read_run(place)
-    program, step = load_program(place, record.config)
+    loaded = load_runs(places, mirror=mirror)
+    record, members, program = loaded.record, loaded.members, loaded.program
     if uris:
         record = record.model_copy(update={"data": uris})
-    network_random = read_leaky_iou(at(leaky), config=record.config, split=split) if leaky else None
+    network_random = read_leaky_iou(at(leaky), members=members, mirror=mirror, split=split) if leaky else None
     roots = fetch(record.data)
     say_left_out(check_data(roots, [split], everything=True))  # the leak is measured on all
     pictures = find_test_pictures(roots) if kitti_submission else None
@@ -169,9 +175,7 @@ def evaluate(
     evaluation = evaluate_frames(
         program,
         frames,
-        run=str(run),
-        config=record.config,
-        step=step,
+        members=members,
         fitted_on=record.split,
         fitted=set(record.fit_frames),
         data=record.data,
@@ -185,13 +189,14 @@ def evaluate(
         for warning in pictures.warnings:
             typer.echo(f"warning: {warning}", err=True)
     name = f"{evaluation.dataset.replace(' ', '-').lower()}-{split.replace(':', '-')}"
+    name += "".join(f"-with-{Path(other.uri).name}" for other in places[1:]) + ("-mirror" if mirror else "")
     with temporary_folder() as folder:
         (folder / "metrics.json").write_text(evaluation.model_dump_json(indent=2) + "\n")
         report = render_report(evaluation, show_cases(program, frames, evaluation), pictures)
         (folder / "report.html").write_text(report)
-        (place / "evaluation").upload(folder, name)
+        (places[0] / "evaluation").upload(folder, name)
     print_scores(evaluation)
-    typer.echo(f"wrote {place / 'evaluation' / name / 'report.html'} and metrics.json beside it")
+    typer.echo(f"wrote {places[0] / 'evaluation' / name / 'report.html'} and metrics.json beside it")
     if pictures:
         typer.echo(
             f"wrote {len(pictures.by_name)} files for KITTI's devkit, which makes them bird's-eye views, "
@@ -201,39 +206,38 @@ def evaluate(
 
 @app.command()
 def publish(
-    run: Annotated[str, typer.Option(help=f"The run of fit{PLACE}.")],
+    run: Annotated[list[str], typer.Option(help=RUNS_HELP)],
     store: Annotated[str, typer.Option(help=f"Where all artefacts are{PLACE}.")],
     name: Annotated[str, typer.Option(help="Model name, such as road-small.")],
     version: Annotated[str, typer.Option(help="Version, never used before.")],
-    evaluation: Annotated[str, typer.Option(help="metrics.json of evaluate: this run's, or the same recipe's.")],
+    evaluation: Annotated[str, typer.Option(help="metrics.json of evaluate: of the same runs, or the same recipes.")],
+    mirror: Annotated[bool, typer.Option("--mirror", help=MIRROR_HELP)] = False,
     int8: Annotated[
         bool,
-        typer.Option("--int8", help="Add an int8 program, if it scores as well; needs the run's data."),
+        typer.Option("--int8", help="Add an int8 program, if it scores as well; needs the first run's data."),
     ] = False,
 ) -> None:
-    """Export the newest checkpoint of a run as an artefact that `roadseg-serve run --model` serves."""
+    """Export the newest checkpoint of a run, or the mean of several, as an artefact for `roadseg-serve run --model`."""
     from roadseg_train.storage import reach  # noqa: PLC0415  # libraries take seconds to import
 
-    place, models, metrics = reach(run), reach(store), reach(evaluation)
+    places, models, metrics = [reach(one) for one in run], reach(store), reach(evaluation)
     from roadseg_train import artefact  # noqa: PLC0415
     from roadseg_train.evaluate import read_evaluation  # noqa: PLC0415
-    from roadseg_train.run import load_program, read_run  # noqa: PLC0415
+    from roadseg_train.run import load_runs  # noqa: PLC0415
 
-    record = read_run(place)
-    program, step = load_program(place, record.config)
+    loaded = load_runs(places, mirror=mirror)
     int8_frames = None
     if int8:
         from roadseg_train.quantise import choose_frames  # noqa: PLC0415
 
-        int8_frames = choose_frames(record)
+        int8_frames = choose_frames(loaded.record)
     published = artefact.publish(
         models,
         name,
         version,
-        program=program,
-        config=record.config,
-        step=step,
-        fitted_on=record.split,
+        program=loaded.program,
+        members=loaded.members,
+        fitted_on=loaded.record.split,
         evaluation=read_evaluation(metrics),
         int8_frames=int8_frames,
     )

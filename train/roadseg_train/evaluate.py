@@ -28,6 +28,7 @@ from roadseg_train.metrics import (
 from roadseg_train.model import RoadProgram
 from roadseg_train.predict import predict_input, to_frame
 from roadseg_train.robustness import Robustness, measure_robustness, spread
+from roadseg_train.run import Member
 from roadseg_train.storage import Place
 
 
@@ -52,7 +53,10 @@ class Detail(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """metrics.json: what was measured, on what, by which weights."""
+    """metrics.json: what was measured, on what, by which weights.
+
+    `run`, `config` and `step` are of the first network; the probability is the mean of its own and that of `others`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -60,6 +64,8 @@ class Evaluation(BaseModel):
     run: str
     config: TrainConfig
     step: int
+    others: list[Member] = []
+    mirror: bool = False  # each also saw the mirrored picture
     fitted_on: str
     data: list[str]
     dataset: str
@@ -79,14 +85,17 @@ class Evaluation(BaseModel):
     road_at_level: list[int]
     not_road_at_level: list[int]
 
+    @property
+    def members(self) -> list[Member]:
+        """Every network, the first one included."""
+        return [Member(run=self.run, config=self.config, step=self.step), *self.others]
+
 
 def evaluate_frames(
     program: RoadProgram,
     frames: Sequence[Frame],
     *,
-    run: str,
-    config: TrainConfig,
-    step: int,
+    members: Sequence[Member],
     fitted_on: str,
     fitted: Collection[str],
     data: Sequence[str],
@@ -100,11 +109,9 @@ def evaluate_frames(
     Args:
         program: in eval mode.
         frames: what to score, at least one.
-        run: where the weights came from, to be told.
-        config: the configuration that made the program.
-        step: the step it was saved at.
-        fitted_on: name of the split it was fitted on.
-        fitted: identities of the frames of that split; an overlap with `frames` is recorded.
+        members: where each network of the program came from.
+        fitted_on: name of the split that they were fitted on.
+        fitted: identities of the frames that any was fitted on; an overlap with `frames` is recorded.
         data: where the frames lie, to be told.
         split: name of the split that `frames` are.
         threshold: probability from which a pixel is called road, in [0, 1].
@@ -114,7 +121,8 @@ def evaluate_frames(
     Raises:
         DataError: a frame cannot be read.
     """
-    rule = SizeRule.of(config)
+    first, *others = members
+    rule = SizeRule.of(first.config)
     counts: list[Histogram] = []
     pixels: list[tuple[Pixels, Pixels]] = []
     for seed, frame in enumerate(tqdm(frames, unit="image", desc=split, dynamic_ncols=True)):
@@ -131,9 +139,11 @@ def evaluate_frames(
     pooled = pool(counts)
     return Evaluation(
         created=datetime.now(UTC),
-        run=run,
-        config=config,
-        step=step,
+        run=first.run,
+        config=first.config,
+        step=first.step,
+        others=others,
+        mirror=program.mirror,
         fitted_on=fitted_on,
         data=list(data),
         dataset=" + ".join(sorted({frame.dataset for frame in frames})),
@@ -151,7 +161,7 @@ def evaluate_frames(
             fitted=[pixels[i] for block in blocks[::2] for i in block],
             shown=[pixels[i] for block in blocks[1::2] for i in block],
         ),
-        robustness=measure_robustness(program, robust, config=config, threshold=threshold) if robust else None,
+        robustness=measure_robustness(program, robust, config=first.config, threshold=threshold) if robust else None,
         leak=leak,
         images=[
             FrameScore(name=frame.name, drive=frame.drive, road_iou=_own_iou(own, threshold))
@@ -176,12 +186,13 @@ def read_evaluation(path: Place) -> Evaluation:
         raise RunError(f"{path} is no metrics.json of this version ({error}); evaluate again") from error
 
 
-def read_leaky_iou(path: Place, *, config: TrainConfig, split: str) -> float:
-    """The road IoU that a second run of the same recipe claims on its random split.
+def read_leaky_iou(path: Place, *, members: Sequence[Member], mirror: bool, split: str) -> float:
+    """The road IoU that the same recipe claims on its random split.
 
     Args:
-        path: that run's metrics.json.
-        config: the recipe to compare with; the seeds may differ.
+        path: metrics.json of that.
+        members: the recipe to compare with; the seeds may differ.
+        mirror: whether it also looks at mirrored pictures.
         split: the split that is evaluated beside it.
 
     Raises:
@@ -193,7 +204,10 @@ def read_leaky_iou(path: Place, *, config: TrainConfig, split: str) -> float:
             f"{path} is of split {leaky.split!r} by a run fitted on {leaky.fitted_on!r}; "
             "give one fitted on 'random-fit' and evaluated on 'random-heldout'"
         )
-    if leaky.config.model_copy(update={"seed": config.seed}) != config or split != "heldout":
+    recipes = [
+        [member.config.model_copy(update={"seed": 0}) for member in program] for program in (leaky.members, members)
+    ]
+    if recipes[0] != recipes[1] or leaky.mirror != mirror or split != "heldout":
         raise RunError(
             f"{path} is not of the same recipe; fit both with the same options and evaluate this on 'heldout'"
         )

@@ -8,6 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from roadseg_train.errors import ArtefactError
+from roadseg_train.half import HalfProgram
 from roadseg_train.model import RoadProgram
 
 ONNX_FILE, TORCH_FILE = "model.onnx", "model.pt2"
@@ -32,10 +33,11 @@ class Agreement(BaseModel):
 def export_programs(program: RoadProgram, folder: Path, *, multiple_px: int) -> Agreement:
     """Write model.onnx and model.pt2 and compare both, as read back, with the program itself.
 
-    Batch, height and width stay free; height and width come in multiples of `multiple_px`.
+    Batch, height and width stay free; height and width come in multiples of `multiple_px`. Weights
+    are stored as float16.
 
     Args:
-        program: in eval mode, on the CPU.
+        program: in eval mode, on the CPU, of networks that `half.halve` made.
         folder: where the two files go.
         multiple_px: the size rule's unit.
 
@@ -45,7 +47,9 @@ def export_programs(program: RoadProgram, folder: Path, *, multiple_px: int) -> 
     unit = multiple_px
     example = torch.zeros(2, 6 * unit, 8 * unit, 3, dtype=torch.uint8)
     dims = {0: torch.export.Dim("batch", min=1), **{axis: unit * torch.export.Dim(f"units_{axis}") for axis in (1, 2)}}
-    exported = torch.export.export(program, (example,), dynamic_shapes={INPUT_NAME: dims})
+    exported = torch.export.export(HalfProgram(program), (example,), dynamic_shapes={INPUT_NAME: dims})
+    for node in exported.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it tells the paths of this machine
     torch.export.save(exported, folder / TORCH_FILE)
     onnx_program = torch.onnx.export(
         exported, input_names=[INPUT_NAME], output_names=[OUTPUT_NAME], dynamo=True, verbose=False

@@ -132,12 +132,28 @@ def normalise(image_BCHW: Tensor) -> Tensor:
 
 
 class RoadProgram(nn.Module):
-    """The network as published: RGB uint8 in, probability out; what the artefact's two programs compute."""
+    """What is published: RGB uint8 in, probability out; what the artefact's two programs compute.
 
-    def __init__(self, network: UNet) -> None:
+    Args:
+        networks: at least one; the probability is the mean of theirs.
+        mirror: each network also sees the picture flipped left to right, and that probability, flipped back, counts
+            as much.
+    """
+
+    def __init__(self, *networks: UNet, mirror: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.networks = nn.ModuleList(networks)
+        self.mirror = mirror
 
     def forward(self, image: Tensor) -> Tensor:
         """`image` (B, H, W, 3) uint8 RGB -> road probability (B, H, W), float32 in [0, 1]."""
-        return torch.sigmoid(self.network(normalise(image.permute(0, 3, 1, 2))))
+        image_BCHW = normalise(image.permute(0, 3, 1, 2))
+        if self.mirror:
+            image_BCHW = torch.cat((image_BCHW, image_BCHW.flip(3)))  # one batch, as that is quicker than two
+        # Widened before they are averaged, as autocast leaves them in bfloat16.
+        probs_BHW = [torch.sigmoid(network(image_BCHW)).float() for network in self.networks]
+        prob_BHW = torch.stack(probs_BHW).mean(0) if len(probs_BHW) > 1 else probs_BHW[0]
+        if self.mirror:
+            prob_BHW, mirrored_BHW = prob_BHW.unflatten(0, (2, -1))
+            prob_BHW = (prob_BHW + mirrored_BHW.flip(2)) / 2
+        return prob_BHW

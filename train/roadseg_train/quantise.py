@@ -1,8 +1,8 @@
 """The int8 program of an artefact: made from model.onnx by calibration, offered only if it scores as well.
 
 Weights are signed, 7 bits per channel, and activations uint8: the eighth bit of a weight gains nothing measurable here,
-and overflows the 16-bit sums of CPUs without VNNI. The first convolution and what is before it, and the last one and
-what follows, stay float32: they read pixels and write probability, and cost little.
+and overflows the 16-bit sums of CPUs without VNNI. The first convolution of each network and what is before it, and
+the last one and what follows, stay float32: they read pixels and write probability, and cost little.
 """
 
 from collections.abc import Iterator, Sequence
@@ -140,9 +140,26 @@ def quantise_program(folder: Path, frames: QuantisationFrames, *, rule: SizeRule
 
 
 def float_nodes(graph: onnx.GraphProto) -> list[str]:
-    """Names of what stays float32: up to the first convolution and from the last one on, as they are computed."""
-    convolutions = [place for place, node in enumerate(graph.node) if node.op_type == "Conv"]
-    return [node.name for place, node in enumerate(graph.node) if place <= convolutions[0] or place >= convolutions[-1]]
+    """Names of what stays float32: the first and the last convolution of each network, what precedes and what follows.
+
+    The graph's nodes stand in an order in which they can be computed.
+    """
+    computed: set[str] = set()  # values that a convolution went into
+    needed: set[str] = set()  # values that go into a convolution
+    early, late = [], []
+    for node in graph.node:
+        follows = not computed.isdisjoint(node.input)
+        if not follows:
+            early.append(node.name)
+        if follows or node.op_type == "Conv":
+            computed.update(node.output)
+    for node in reversed(graph.node):
+        precedes = not needed.isdisjoint(node.output)
+        if not precedes:
+            late.append(node.name)
+        if precedes or node.op_type == "Conv":
+            needed.update(node.input)
+    return early + late
 
 
 def road_iou(onnx_path: Path, frames: Sequence[Frame], *, rule: SizeRule, threshold: float) -> float:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -11,6 +12,8 @@ from roadseg_train import checkpoint
 from roadseg_train.config import TrainConfig
 from roadseg_train.dataset import PICTURE_SUFFIXES, Frame, find_frames
 from roadseg_train.errors import RunError
+from roadseg_train.geometry import SizeRule
+from roadseg_train.half import halve
 from roadseg_train.mirror import mirror
 from roadseg_train.model import RoadProgram, UNet
 from roadseg_train.split import other_side, select
@@ -63,6 +66,31 @@ class RunRecord(BaseModel):
         return self.frames(other) if other else []
 
 
+class Member(BaseModel):
+    """One network of a program: the run it came from, that run's configuration, and the step it was saved at."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: str
+    config: TrainConfig
+    step: int
+
+
+@dataclass(frozen=True)
+class LoadedRuns:
+    """Runs as one program.
+
+    Attributes:
+        record: the first run's, with the frames that any of them was fitted on.
+        members: one of each run, in the given order.
+        program: the mean of their averaged networks, in eval mode.
+    """
+
+    record: RunRecord
+    members: list[Member]
+    program: RoadProgram
+
+
 def fetch(data: Sequence[str]) -> list[Path]:
     """Datasets as folders of this machine.
 
@@ -109,20 +137,51 @@ def read_run(run: Place) -> RunRecord:
         raise RunError(f"{run / RECORD} is not of this version of roadseg: {error}; start a new run") from error
 
 
-def load_program(run: Place, config: TrainConfig) -> tuple[RoadProgram, int]:
-    """The averaged network of the newest whole checkpoint, in eval mode, and the step it was saved at.
+def load_runs(runs: Sequence[Place], *, mirror: bool) -> LoadedRuns:
+    """The averaged networks of the newest whole checkpoints as the program that is published, weights rounded.
+
+    Args:
+        runs: at least one; of one split and one size rule.
+        mirror: see `RoadProgram`.
 
     Raises:
-        RunError: there is no whole checkpoint.
+        RunError: one is no run or has no whole checkpoint, or they cannot be one program.
     """
+    if len({run.uri for run in runs}) < len(runs):
+        raise RunError("the same run is given twice; name each once")
+    records = [read_run(run) for run in runs]
+    for run, record in zip(runs, records, strict=True):
+        if record.split != records[0].split:
+            raise RunError(
+                f"{runs[0]} was fitted on {records[0].split!r} and {run} on {record.split!r}; give runs of one split"
+            )
+        if SizeRule.of(record.config) != SizeRule.of(records[0].config):
+            raise RunError(
+                f"{runs[0]} and {run} see pictures at different sizes; give runs that have short_side_px, "
+                "max_long_side_px and multiple_px in common"
+            )
+    networks, members = [], []
+    for run, record in zip(runs, records, strict=True):
+        network, step = _load_network(run, record.config)
+        networks.append(network)
+        members.append(Member(run=str(run), config=record.config, step=step))
+    fitted = dict.fromkeys(frame for record in records for frame in record.fit_frames)
+    return LoadedRuns(
+        record=records[0].model_copy(update={"fit_frames": list(fitted)}),
+        members=members,
+        program=RoadProgram(*networks, mirror=mirror).eval(),
+    )
+
+
+def _load_network(run: Place, config: TrainConfig) -> tuple[UNet, int]:
     state = checkpoint.read_newest(run)
     if state is None:
         raise RunError(f"{run} has no whole checkpoint yet; run fit until the first one is saved")
-    network = UNet(config.widths)
+    network = UNet(config.widths).eval()
     prefix = "module.unet."  # AveragedModel keeps the network under this name, beside its own count
     average = {name.removeprefix(prefix): w for name, w in state["average"].items() if name.startswith(prefix)}
     network.load_state_dict(average)
-    return RoadProgram(network).eval(), int(state["step"])
+    return halve(network), int(state["step"])
 
 
 def _differences(started: RunRecord, asked: RunRecord) -> list[str]:
