@@ -1,6 +1,7 @@
 """Servers started as a user starts them: `ci/serve` in a session of its own."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -61,6 +62,11 @@ class Server:
     def left_running(self) -> list[str]:
         """Command lines of all living processes that this server gave birth to."""
         return [command for command, _ in self._processes()]
+
+    def session(self) -> Path:
+        """The folder of this server's Ray."""
+        (folder,) = {found for line in self.left_running() for found in re.findall(r"/\S+/session_[-_0-9]+", line)}
+        return Path(folder)
 
     def memory_bytes(self) -> int:
         """Memory of all its processes that is not shared with others."""

@@ -64,8 +64,7 @@ def stalled(guarded: Server) -> Iterator[socket.socket]:
 
 def lines_of(server: Server) -> list[dict[str, Any]]:
     """All that Ray Serve has logged for this server."""
-    (session,) = {found for line in server.left_running() for found in re.findall(r"/\S+/session_[-_0-9]+", line)}
-    texts = [file.read_text() for file in (Path(session) / "logs" / "serve").glob("*.log")]
+    texts = [file.read_text() for file in (server.session() / "logs" / "serve").glob("*.log")]
     return [json.loads(line) for text in texts for line in text.splitlines() if line.startswith("{")]
 
 
