@@ -230,4 +230,5 @@ def test_a_stop_closes_open_streams(start_server: StartServer, red_artefact: Pat
             assert close_code(stream) == 1001
         assert server.wait_until_stopped() == 0, server.log.read_text()
         assert "Traceback" not in server.log.read_text()
+        assert "ERROR" not in server.log.read_text()
         assert server.left_running() == []
