@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from roadseg_serve.artefact import Manifest
-from roadseg_serve.errors import PROBLEMS, OverloadedError, Problem, RequestError, bare_problem, problem_body
+from roadseg_serve.errors import (
+    PROBLEM_JSON,
+    PROBLEMS,
+    OverloadedError,
+    Problem,
+    RequestError,
+    bare_problem,
+    problem_body,
+)
 from roadseg_serve.findings import Findings
 from roadseg_serve.messages import Format, ModelName, Placement, Prediction, Wish
 from roadseg_serve.postprocess import answer
@@ -16,7 +24,6 @@ from roadseg_serve.postprocess import answer
 Json = dict[str, Any]
 Responses = dict[int | str, Json]
 
-PROBLEM_JSON = "application/problem+json"
 PROBLEM_REFERENCE = {"$ref": "#/components/schemas/Problem"}
 PROBLEM_SCHEMA: Json = {
     "title": "Problem",

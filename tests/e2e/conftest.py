@@ -13,10 +13,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).parents[2]
 READY_TIMEOUT_S = 240  # generous: the first start may install, and the machine may be busy
 STOP_TIMEOUT_S = 60
+METRICS_TIMEOUT_S = 60
 BIRTHMARK = "ROADSEG_TEST_SERVER"  # every process of a server inherits it, orphans too
 
 
@@ -67,6 +69,18 @@ class Server:
         """The folder of this server's Ray."""
         (folder,) = {found for line in self.left_running() for found in re.findall(r"/\S+/session_[-_0-9]+", line)}
         return Path(folder)
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        """The sum of all samples that Prometheus would find by this name and labels, or None where there is none."""
+        (port_file,) = self.session().glob("metrics_export_port_*")
+        text = httpx.get(f"http://127.0.0.1:{port_file.read_text()}/metrics", timeout=METRICS_TIMEOUT_S).text
+        values = [
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        ]
+        return sum(values) if values else None
 
     def memory_bytes(self) -> int:
         """Memory of all its processes that is not shared with others."""

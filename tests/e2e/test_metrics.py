@@ -7,7 +7,6 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.uploads import WHOLE
 from tests.wire import wait_until
@@ -34,22 +33,9 @@ def server(
         yield server
 
 
-def total(server: Server, name: str, **labels: str) -> float | None:
-    """The sum of all samples of this name that have these labels, or None where there is none."""
-    (port_file,) = server.session().glob("metrics_export_port_*")
-    text = httpx.get(f"http://127.0.0.1:{port_file.read_text()}/metrics", timeout=ANSWER_TIMEOUT_S).text
-    values = [
-        sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    ]
-    return sum(values) if values else None
-
-
 def test_uploads_are_counted(server: Server) -> None:
     def all_batches() -> float | None:
-        return total(server, "ray_roadseg_batch_size_count")
+        return server.metric("ray_roadseg_batch_size_count")
 
     wait_until(lambda: all_batches() is not None)  # /health has asked the model, as the server started
     before = all_batches()
@@ -62,23 +48,23 @@ def test_uploads_are_counted(server: Server) -> None:
             assert client.post("/upload", files={"file": b"no picture"}).status_code == 415
         assert client.post("/upload", data={"a": "b"}).status_code == 422
     # What happened last is the last to be exported.
-    wait_until(lambda: total(server, "ray_roadseg_rejected_uploads_total", reason="missing-file") is not None)
+    wait_until(lambda: server.metric("ray_roadseg_rejected_uploads_total", reason="missing-file") is not None)
     wait_until(lambda: all_batches() != before)
-    assert total(server, "ray_roadseg_rejected_uploads_total", reason="missing-file") == 1
-    assert total(server, "ray_roadseg_rejected_uploads_total", reason="not-an-image") == 2
-    assert total(server, "ray_roadseg_rejected_uploads_total") == 3
+    assert server.metric("ray_roadseg_rejected_uploads_total", reason="missing-file") == 1
+    assert server.metric("ray_roadseg_rejected_uploads_total", reason="not-an-image") == 2
+    assert server.metric("ray_roadseg_rejected_uploads_total") == 3
     for stage in ("decode", "resize", "queue", "infer", "encode"):
-        assert total(server, "ray_roadseg_stage_latency_ms_count", stage=stage) == 4
-        assert total(server, "ray_roadseg_stage_latency_ms_bucket", stage=stage, le="+Inf") == 4
-    assert total(server, "ray_roadseg_road_share_count", model="red", version="1") == 4
+        assert server.metric("ray_roadseg_stage_latency_ms_count", stage=stage) == 4
+        assert server.metric("ray_roadseg_stage_latency_ms_bucket", stage=stage, le="+Inf") == 4
+    assert server.metric("ray_roadseg_road_share_count", model="red", version="1") == 4
     # A picture of a half is counted from the boundary at a half on, one that is all road at 1 only.
-    shares = [total(server, "ray_roadseg_road_share_bucket", le=le) for le in ("0.4", "0.5", "0.8", "1.0")]
+    shares = [server.metric("ray_roadseg_road_share_bucket", le=le) for le in ("0.4", "0.5", "0.8", "1.0")]
     assert shares == [0, 3, 3, 4]
     # Uploads that came one after another went one by one.
     assert all_batches() == before + 4
-    assert total(server, "ray_roadseg_batch_size_bucket", le="1.0") == before + 4
+    assert server.metric("ray_roadseg_batch_size_bucket", le="1.0") == before + 4
 
 
 def test_the_model_is_told_for_as_long_as_it_is_loaded(server: Server) -> None:
     time.sleep(EXPORT_S + FORGET_S)  # in which nobody asks
-    assert total(server, "ray_roadseg_model_loaded", model="red", version="1") == 1
+    assert server.metric("ray_roadseg_model_loaded", model="red", version="1") == 1
