@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Send
 from starlette.websockets import WebSocketDisconnect
 
 from roadseg_serve.errors import RequestError, problem_body, problem_of
+from roadseg_serve.findings import complete
 from roadseg_serve.messages import Answer, Wish
 
 Segment = Callable[[bytes, Wish], Awaitable[Answer]]
@@ -115,7 +116,7 @@ class Streams:
 
     async def _attempt(self, data: bytes, wish: Wish, request_id: str) -> Answer | Problem:
         try:
-            return await self._segment(data, wish)
+            return complete(await self._segment(data, wish), request_id)
         except RequestError as error:
             # Ray hands on an error of another process with the error itself as `cause`.
             refusal = getattr(error, "cause", error)

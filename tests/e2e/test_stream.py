@@ -211,6 +211,12 @@ def test_the_query_is_honoured(server: Server) -> None:
             assert about["media_type"] == media_type
             assert isinstance(body, bytes)
             assert (np.asarray(Image.open(io.BytesIO(body))) == value).all()
+    with connect(address(server, "?format=json"), additional_headers={"X-Request-ID": "mine"}) as stream:
+        _, body = ask(stream, buffer.getvalue())
+        assert isinstance(body, bytes)
+        document = json.loads(body)
+        assert (document["request_id"], document["width"]) == ("mine", 160)
+        assert set(document["timings_ms"]) == {"decode", "resize", "queue", "infer", "encode"}
 
 
 @pytest.mark.parametrize("query", ["?format=gif", "?threshold=2"])
