@@ -157,7 +157,9 @@ def create_api(service: Service) -> FastAPI:
     @api.websocket("/stream")
     async def stream(socket: WebSocket, form: FormatQuery = None, threshold: ThresholdQuery = None) -> None:
         wish = Wish(form or Format.JPEG, threshold)
-        await service.streams.converse(socket.receive, socket.send, wish, socket.state.request_id)
+        await service.streams.converse(
+            socket.receive, socket.send, wish, socket.state.request_id, socket.scope.get("subprotocols", [])
+        )
 
     health_example = {"status": "ok", "model": manifest.name, "version": manifest.version}
 

@@ -8,7 +8,7 @@ read an answer, without which it gets no more than `MAX_UNREAD`.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -29,6 +29,7 @@ MAX_IN_FLIGHT = 2
 # Answers on their way, or not read yet: enough for a network of a tenth of a second.
 MAX_UNREAD = 4
 NEXT = "next"
+SUBPROTOCOL = "roadseg"
 # Half of a gigabit line. Only a neighbour can send several times as much, which would be read ahead, and pile up.
 MAX_BYTES_PER_S = 64_000_000
 IDLE_TIMEOUT_S = 60.0
@@ -81,7 +82,9 @@ class Streams:
         """End all conversations, and every later one at once."""
         self._stopped.set()
 
-    async def converse(self, receive: Receive, send: Send, wish: Wish, request_id: str) -> None:
+    async def converse(
+        self, receive: Receive, send: Send, wish: Wish, request_id: str, subprotocols: Sequence[str] = ()
+    ) -> None:
         """One conversation, from the handshake to the close.
 
         Args:
@@ -89,10 +92,13 @@ class Streams:
             send: ASGI, of the same.
             wish: for all its frames.
             request_id: under which the log has it.
+            subprotocols: offered by the client.
         """
         await receive()  # websocket.connect
+        # A browser that offers subprotocols gives up where none is chosen, and the one that holds its key is none.
+        subprotocol = SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
         # Accepted even where it ends at once: a browser shows its script the code of a close, not that of a refusal.
-        await send({"type": "websocket.accept", "headers": []})
+        await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
         self._num_streams += 1
         try:
             if self._num_streams > self._max_streams:
