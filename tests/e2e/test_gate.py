@@ -15,8 +15,7 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from tests.e2e.uploads import WHOLE
-
-from .conftest import Server, StartServer
+from tests.server import Server, StartServer
 
 FIRST, SECOND = {"Authorization": "Bearer of-june"}, {"X-API-Key": "of-july"}
 FILES = {"file": ("road.png", WHOLE)}

@@ -16,8 +16,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from roadseg_serve.messages import MEDIA_TYPES, Format
-from tests.e2e.conftest import Server
 from tests.e2e.uploads import BAD, MULTIPART, ODD, PART, WHOLE, file_of, form, left_half_red
+from tests.server import Server
 
 
 def road_of(response: httpx.Response) -> npt.NDArray[np.bool_]:

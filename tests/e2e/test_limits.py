@@ -20,9 +20,8 @@ from websockets.http11 import Response
 from websockets.sync.client import connect
 
 from tests.e2e.uploads import PART, WHOLE, file_of, left_half_red
+from tests.server import Server, StartServer
 from tests.wire import wait_until
-
-from .conftest import Server, StartServer
 
 REQUEST_TIMEOUT_S = 15
 GIVE_UP_S = 2

@@ -9,9 +9,8 @@ import pytest
 import yaml
 
 from tests.e2e.uploads import WHOLE
+from tests.server import Server, StartServer
 from tests.wire import wait_until
-
-from .conftest import Server, StartServer
 
 ANSWER_TIMEOUT_S = 120
 # Ray exports every ten seconds, and forgets a gauge that was not set anew for twenty.

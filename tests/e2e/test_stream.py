@@ -16,7 +16,7 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from .conftest import Server, StartServer
+from tests.server import Server, StartServer
 
 TIMEOUT_S = 60
 MB = 1_000_000
