@@ -18,7 +18,7 @@ import typer
 
 from roadseg_serve import artefact
 from roadseg_serve.artefact import Artefact
-from roadseg_serve.engine import Engine, EngineName, create_engine
+from roadseg_serve.engine import Engine, EngineName, create_engine, program_of
 from roadseg_serve.messages import Bytes
 
 # Threads, images in one call, engine.
@@ -54,7 +54,8 @@ def main(
 
 def create_engines(version: Artefact, *, num_threads: int) -> dict[str, Engine]:
     """Every engine that has a program in this version; torch on the CPU, and on a GPU where there is one."""
-    names: list[EngineName] = [name for name in get_args(EngineName) if name != "openvino-int8" or version.int8_path]
+    files = version.manifest.files
+    names: list[EngineName] = [name for name in get_args(EngineName) if program_of(name, gpu=False) in files]
     engines = {str(name): create_engine(name, version, num_threads=num_threads) for name in names}
     if torch.cuda.is_available():
         engines["torch, GPU"] = create_engine("torch", version, num_threads=num_threads, gpu=True)

@@ -1,12 +1,14 @@
-"""What several rings of tests share: a model whose answer a person computes in the head, and a real S3 server."""
+"""What rings of tests share: a model to compute in the head, a real S3 server, and servers as users run them."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.red import write_red
 from tests.seaweed import Seaweed
+from tests.server import Server, StartServer
 
 HERE = Path(__file__).parent
 
@@ -14,7 +16,7 @@ HERE = Path(__file__).parent
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The marker follows from the folder, so that nobody forgets it."""
     for item in items:
-        if item.path.is_relative_to(HERE / "e2e"):
+        if item.path.is_relative_to(HERE / "e2e") or item.path.is_relative_to(HERE / "web"):
             item.add_marker(pytest.mark.e2e)
 
 
@@ -44,3 +46,18 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
             yield server
     finally:
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> StartServer:
+    """Start `ci/serve` with options, and end it when the block is left."""
+
+    @contextmanager
+    def start(*options: str, port: int | None = None) -> Iterator[Server]:
+        server = Server(tmp_path_factory.mktemp("server") / "log", *options, port=port)
+        try:
+            yield server
+        finally:
+            server.end()
+
+    return start

@@ -26,13 +26,14 @@ from roadseg_serve.errors import (
     OverloadedError,
     RequestError,
 )
+from roadseg_serve.findings import complete
 from roadseg_serve.gate import put_gate
 from roadseg_serve.headers import page_policy
 from roadseg_serve.messages import Answer, Format, ModelName, Wish
 from roadseg_serve.negotiate import negotiate
 from roadseg_serve.openapi import (
     DESCRIPTION,
-    complete,
+    complete_description,
     example_response,
     fault_response,
     problem_responses,
@@ -55,7 +56,7 @@ FORMAT_DESCRIPTION = """Before what `Accept` says.
 * `png`: the mask, 8-bit grey PNG without loss
 * `probability`: of road, 8-bit grey PNG; 255 is surely road
 * `overlay`: the picture with its road coloured, JPEG
-* `json`: road share, size, threshold, model, timings, and the mask as PNG and run lengths
+* `json`: road share, size, threshold, model, timings, request id, and the mask as PNG and run lengths
 """
 
 # The steps of Answer.times_s, in their order.
@@ -122,7 +123,7 @@ def create_api(service: Service) -> FastAPI:
         responses=fault_response(),
     )
     describe = api.openapi
-    api.openapi = lambda: complete(describe(), manifest)  # type: ignore[method-assign]  # FastAPI's own way
+    api.openapi = lambda: complete_description(describe(), manifest)  # type: ignore[method-assign]  # FastAPI's own way
 
     api.add_exception_handler(HTTPException, answer_http_exception)
     api.add_exception_handler(RequestValidationError, refuse_parameters)
@@ -148,6 +149,7 @@ def create_api(service: Service) -> FastAPI:
         started_s = time.perf_counter()
         wish = Wish(form or negotiate(", ".join(request.headers.getlist("accept"))), threshold)
         answer = await service.segment(await receive_file(request, service.max_upload_bytes), wish)
+        answer = complete(answer, request.state.request_id)
         request.state.answer = answer  # for the log
         total_s = time.perf_counter() - started_s
         return Response(answer.body, media_type=answer.media_type, headers=_answer_headers(answer, total_s))
@@ -155,7 +157,9 @@ def create_api(service: Service) -> FastAPI:
     @api.websocket("/stream")
     async def stream(socket: WebSocket, form: FormatQuery = None, threshold: ThresholdQuery = None) -> None:
         wish = Wish(form or Format.JPEG, threshold)
-        await service.streams.converse(socket.receive, socket.send, wish, socket.state.request_id)
+        await service.streams.converse(
+            socket.receive, socket.send, wish, socket.state.request_id, socket.scope.get("subprotocols", [])
+        )
 
     health_example = {"status": "ok", "model": manifest.name, "version": manifest.version}
 

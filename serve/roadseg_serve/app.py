@@ -23,10 +23,12 @@ def build(args: AppArgs) -> Application:
     """
     program = program_of(args.predict.engine, gpu=args.predict.num_gpus > 0)
     manifest = artefact.check(artefact.resolve(args.model), [program])
+    # What Ray itself answers where the ingress has no room; of the other stages, the ingress says it.
+    refusal = {"backpressure_config": args.backpressure_config.model_dump()}
     if args.form == "fused":
         fused_args = args.predict.model_copy(update={"max_ongoing_requests": args.ingress.max_ongoing_requests})
-        return _deploy(serve.ingress()(Fused), fused_args).bind(args=args, manifest=manifest)
-    return _deploy(serve.ingress()(Ingress), args.ingress).bind(
+        return _deploy(serve.ingress()(Fused), fused_args, **refusal).bind(args=args, manifest=manifest)
+    return _deploy(serve.ingress()(Ingress), args.ingress, **refusal).bind(
         _deploy(Preprocess, args.preprocess).bind(limits=Limits.of(args)),
         _deploy(Model, args.predict).bind(uri=args.model, args=args.predict),
         _deploy(Postprocess, args.postprocess).bind(threshold=args.threshold),
@@ -35,5 +37,5 @@ def build(args: AppArgs) -> Application:
     )
 
 
-def _deploy(stage: type[Any], args: StageArgs) -> serve.Deployment:
-    return serve.deployment(**args.deployment_options())(stage)
+def _deploy(stage: type[Any], args: StageArgs, **options: Any) -> serve.Deployment:
+    return serve.deployment(**args.deployment_options(), **options)(stage)

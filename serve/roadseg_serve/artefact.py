@@ -164,20 +164,14 @@ class Artefact:
     manifest: Manifest
     hold: cache.Hold | None = field(default=None, repr=False)
 
-    @property
-    def onnx_path(self) -> Path:
-        """The program for CPU engines."""
-        return self.folder / ONNX_FILE
+    def path_of(self, name: str) -> Path:
+        """One of its files.
 
-    @property
-    def int8_path(self) -> Path | None:
-        """The same in int8, where it was published."""
-        return self.folder / INT8_FILE if INT8_FILE in self.manifest.files else None
-
-    @property
-    def torch_path(self) -> Path:
-        """The program for PyTorch."""
-        return self.folder / TORCH_FILE
+        Raises:
+            ArtefactError: the version has no such file.
+        """
+        _select(self.manifest, [name], self.folder)
+        return self.folder / name
 
 
 def resolve(uri: str) -> Path | S3Folder:

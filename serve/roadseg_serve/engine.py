@@ -6,32 +6,39 @@ Axes: B batch, H height, W width, C channel (R, G, B). Probability is uint8: 0 i
 import importlib.util
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from roadseg_serve.artefact import INT8_FILE, ONNX_FILE, TORCH_FILE, Artefact, SizeRule
-from roadseg_serve.errors import ArtefactError, StartError
+from roadseg_serve.errors import StartError
 from roadseg_serve.messages import Bytes
 
 EngineName = Literal["openvino", "openvino-int8", "onnxruntime", "torch"]
 
-# What each engine needs, and how a person gets that.
-LIBRARIES: dict[EngineName, str] = {
-    "openvino": "openvino",
-    "openvino-int8": "openvino",
-    "onnxruntime": "onnxruntime",
-    "torch": "torch",
+
+@dataclass(frozen=True)
+class Needs:
+    """What an engine cannot do without.
+
+    Attributes:
+        library: to be installed.
+        program: the one file of a model version that it loads.
+    """
+
+    library: str
+    program: str
+
+
+NEEDS: dict[EngineName, Needs] = {
+    "openvino": Needs("openvino", ONNX_FILE),
+    "openvino-int8": Needs("openvino", INT8_FILE),
+    "onnxruntime": Needs("onnxruntime", ONNX_FILE),
+    "torch": Needs("torch", TORCH_FILE),
 }
-# What each engine loads of a model version.
-PROGRAMS: dict[EngineName, str] = {
-    "openvino": ONNX_FILE,
-    "openvino-int8": INT8_FILE,
-    "onnxruntime": ONNX_FILE,
-    "torch": TORCH_FILE,
-}
+# How a person gets each library.
 INSTALL = {
     "openvino": "pip install 'roadseg[serve]'",
     "onnxruntime": "pip install onnxruntime",
@@ -77,37 +84,37 @@ def create_engine(
     libraries = installed()
     if name == "auto":
         name = choose(libraries, gpu=gpu)
-    library = LIBRARIES[name]
-    if library not in libraries:
+    needs = NEEDS[name]
+    if needs.library not in libraries:
         raise StartError(
-            f"the engine {name} needs {library}, which is not installed; {INSTALL[library]}, or choose another engine"
+            f"the engine {name} needs {needs.library}, which is not installed; {INSTALL[needs.library]}, or choose "
+            "another engine"
         )
+    path = version.path_of(needs.program)
     # Each is loaded where it is used only: together they are a gigabyte.
-    if name == "torch":
+    if needs.library == "torch":
         from roadseg_serve.torch_engine import TorchEngine  # noqa: PLC0415
 
-        return TorchEngine(version.torch_path, num_threads=num_threads, gpu=gpu)
-    if name == "onnxruntime":
+        return TorchEngine(path, num_threads=num_threads, gpu=gpu)
+    if needs.library == "onnxruntime":
         from roadseg_serve.onnxruntime_engine import OnnxRuntimeEngine  # noqa: PLC0415
 
-        return OnnxRuntimeEngine(version.onnx_path, num_threads=num_threads)
+        return OnnxRuntimeEngine(path, num_threads=num_threads)
     from roadseg_serve.openvino_engine import OpenVinoEngine  # noqa: PLC0415
 
-    return OpenVinoEngine(
-        _int8_path(version) if name == "openvino-int8" else version.onnx_path, num_threads=num_threads
-    )
+    return OpenVinoEngine(path, num_threads=num_threads)
 
 
 def program_of(name: EngineName | Literal["auto"], *, gpu: bool) -> str:
     """The one file of a model version that an engine loads; whatever `auto` means on a CPU, it is the same."""
     if name == "auto":
         name = "torch" if gpu else "openvino"
-    return PROGRAMS[name]
+    return NEEDS[name].program
 
 
 def installed() -> set[str]:
     """Which of the engines' libraries are here; none is loaded."""
-    return {library for library in LIBRARIES.values() if importlib.util.find_spec(library)}
+    return {needs.library for needs in NEEDS.values() if importlib.util.find_spec(needs.library)}
 
 
 def choose(libraries: Collection[str], *, gpu: bool) -> EngineName:
@@ -161,13 +168,3 @@ def warm_up(engine: Engine, size_rule: SizeRule, batch_sizes: Collection[int] = 
 def bucket(num_images: int) -> int:
     """The batch size that a GPU computes for so many images: the next power of two, so that few shapes serve all."""
     return 1 << (num_images - 1).bit_length()
-
-
-def _int8_path(version: Artefact) -> Path:
-    if version.int8_path is None:
-        manifest = version.manifest
-        raise ArtefactError(
-            f"{manifest.name}/{manifest.version} has no int8 program; choose the engine openvino, or publish a version "
-            "with roadseg-train publish --int8"
-        )
-    return version.int8_path

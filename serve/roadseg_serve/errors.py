@@ -159,6 +159,8 @@ class Problem:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+PROBLEM_JSON = "application/problem+json"
+
 # The one table from exception to HTTP.
 PROBLEMS: dict[type[RequestError], Problem] = {
     BadParameterError: Problem(

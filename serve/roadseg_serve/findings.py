@@ -4,12 +4,13 @@ Axes: H height, W width. Masks are uint8, 0 or 255.
 """
 
 import base64
-from collections.abc import Mapping
+import json
+from dataclasses import replace
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from roadseg_serve.messages import Bytes, ModelName
+from roadseg_serve.messages import MEDIA_TYPES, Answer, Bytes, Format, ModelName
 
 
 class ModelVersion(BaseModel):
@@ -55,10 +56,14 @@ class Findings(BaseModel):
     height: int = Field(ge=1, description="Of the upright picture and its mask, pixels.")
     threshold: float = Field(ge=0, le=1, description="Road is where the probability reaches it.")
     model: ModelVersion
-    timings_ms: dict[str, float] = Field(
-        description="How long the steps took: decode, resize, infer. The header Server-Timing has all of them."
-    )
     mask: Mask
+
+
+class Reply(Findings):
+    """What was found in one picture that was sent."""
+
+    timings_ms: dict[str, float] = Field(description="How long the steps took: decode, resize, queue, infer, encode.")
+    request_id: str = Field(description="As in X-Request-ID; the server's log has it under this id.")
 
 
 def findings(
@@ -68,7 +73,6 @@ def findings(
     road_share: float,
     threshold: float,
     model: ModelName,
-    times_s: Mapping[str, float],
 ) -> Findings:
     """Put the document together.
 
@@ -78,7 +82,6 @@ def findings(
         road_share: of the pixels, in [0, 1].
         threshold: by which the mask was made, in [0, 1].
         model: which version answered.
-        times_s: how long each step took.
     """
     height, width = mask_HW.shape
     return Findings(
@@ -87,12 +90,27 @@ def findings(
         height=height,
         threshold=threshold,
         model=ModelVersion(name=model.name, version=model.version),
-        timings_ms={step: round(time_s * 1000, 3) for step, time_s in times_s.items()},
         mask=Mask(
             png_base64=base64.b64encode(mask_png).decode(),
             rle=RunLengths(size=(height, width), counts=run_lengths(mask_HW)),
         ),
     )
+
+
+def complete(answer: Answer, request_id: str) -> Answer:
+    """Make a `Reply` of `Findings`, now that it is known how long they took; other formats stay as they are.
+
+    The rest is put at the end of the bytes: reading and writing the whole document again would take long.
+
+    Args:
+        answer: to a picture that was sent.
+        request_id: with which it was sent.
+    """
+    if answer.media_type != MEDIA_TYPES[Format.JSON]:
+        return answer
+    timings_ms = {step: round(time_s * 1000, 3) for step, time_s in answer.times_s.items()}
+    rest = json.dumps({"timings_ms": timings_ms, "request_id": request_id}, separators=(",", ":"))
+    return replace(answer, body=answer.body[:-1] + b"," + rest[1:].encode())
 
 
 def run_lengths(mask_HW: Bytes) -> list[int]:

@@ -50,13 +50,12 @@ class Fused(Ingress):
     def __init__(self, *, args: AppArgs, manifest: Manifest) -> None:
         predict = args.predict
         most = predict.max_ongoing_requests + predict.max_queued_requests
+        model = Model(uri=args.model, args=predict)
         super().__init__(
             Here(Preprocess(limits=Limits.of(args))),
-            Here(
-                Model(uri=args.model, args=predict),
-                max_requests=most if predict.max_queued_requests >= 0 else float("inf"),
-            ),
+            Here(model, max_requests=most if predict.max_queued_requests >= 0 else float("inf")),
             Here(Postprocess(threshold=args.threshold)),
             args=args,
             manifest=manifest,
         )
+        self.check_health = model.check_health

@@ -29,6 +29,7 @@ SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
+SUBPROTOCOL = "key."  # and the key: of a WebSocket that offers it beside `stream.SUBPROTOCOL`
 
 
 def is_open(scope: Scope) -> bool:
@@ -140,7 +141,7 @@ class KeyGuard:
         """
         if scope["type"] == "lifespan" or is_open(scope):
             return await self._app(scope, receive, send)
-        key = _sent_key(Headers(scope=scope))
+        key = _sent_key(scope)
         if not key:
             raise BadKeyError("Send your API key as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'.")
         digest = self._keys.find(key)
@@ -151,9 +152,16 @@ class KeyGuard:
         return await self._app(scope, receive, send)
 
 
-def _sent_key(headers: Headers) -> str:
+def _sent_key(scope: Scope) -> str:
+    """The key, or nothing. A browser lets no script put headers on a WebSocket, but subprotocols."""
+    headers = Headers(scope=scope)
     scheme, _, token = headers.get("Authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else headers.get("X-API-Key", "")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    if "X-API-Key" in headers:
+        return headers["X-API-Key"]
+    subprotocols = scope.get("subprotocols", [])
+    return next((name.removeprefix(SUBPROTOCOL) for name in subprotocols if name.startswith(SUBPROTOCOL)), "")
 
 
 def describe_keys(api: FastAPI) -> None:

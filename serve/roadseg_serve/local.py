@@ -1,5 +1,6 @@
 """One server on this machine: Ray and the graph from start to stop."""
 
+import asyncio
 import errno
 import logging
 import signal
@@ -191,11 +192,16 @@ def _is_listened_to(host: str, port: int) -> bool:
 
 def _stop_streams() -> None:
     """Close the WebSockets: to Serve they are requests under way, and they have no end of their own."""
-    handle = serve.get_app_handle(APPLICATION)
-    # The form that listens itself has handles work in the loop of their caller, and there is none here.
-    handle._init(_run_router_in_separate_loop=True)
+
+    async def tell_all_replicas() -> None:
+        replicas = serve.get_app_handle(APPLICATION).broadcast("stop_streams")
+        await replicas.results_async(return_exceptions=True)
+
+    # In the form that listens itself, handles work in the loop of their caller, and complain when that is over.
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
     with suppress(TimeoutError):  # a replica that hangs is killed soon after, and its streams with it
-        handle.broadcast("stop_streams").results(timeout_s=ANSWER_TIMEOUT_S, return_exceptions=True)
+        asyncio.run_coroutine_threadsafe(tell_all_replicas(), loop).result(ANSWER_TIMEOUT_S)
 
 
 def _answers(url: str) -> bool:

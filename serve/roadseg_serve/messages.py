@@ -25,7 +25,7 @@ class Format(StrEnum):
     PNG = "png"  # the mask without loss
     PROBABILITY = "probability"  # 8-bit grey PNG: 255 is surely road
     OVERLAY = "overlay"  # the picture with the road coloured, JPEG
-    JSON = "json"  # road share, size, model, timings and the mask
+    JSON = "json"  # road share, size, model and the mask
 
 
 # What the body of each is.

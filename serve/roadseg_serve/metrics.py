@@ -56,17 +56,21 @@ class ModelMetrics:
     """
 
     def __init__(self, model: ModelName) -> None:
-        loaded = metrics.Gauge(
+        self._tags = {"model": model.name, "version": model.version}
+        self._loaded = metrics.Gauge(
             "roadseg_model_loaded",
             description="1 for the model version that a replica has loaded.",
             tag_keys=MODEL_TAGS,
         )
-        loaded.set(1, tags={"model": model.name, "version": model.version})
         self._batch_size = metrics.Histogram(
             "roadseg_batch_size",
             description="Frames in one prediction.",
             boundaries=BATCH_BOUNDARIES,
         )
+
+    def note_loaded(self) -> None:
+        """The model is there: to be said again and again, as Ray forgets a gauge that was not set for 20 seconds."""
+        self._loaded.set(1, tags=self._tags)
 
     def note_batch(self, num_frames: int) -> None:
         """A batch was predicted."""

@@ -8,15 +8,22 @@ from typing import Any
 import numpy as np
 
 from roadseg_serve.artefact import Manifest
-from roadseg_serve.errors import PROBLEMS, OverloadedError, Problem, RequestError, bare_problem, problem_body
-from roadseg_serve.findings import Findings
+from roadseg_serve.errors import (
+    PROBLEM_JSON,
+    PROBLEMS,
+    OverloadedError,
+    Problem,
+    RequestError,
+    bare_problem,
+    problem_body,
+)
+from roadseg_serve.findings import Reply, complete
 from roadseg_serve.messages import Format, ModelName, Placement, Prediction, Wish
 from roadseg_serve.postprocess import answer
 
 Json = dict[str, Any]
 Responses = dict[int | str, Json]
 
-PROBLEM_JSON = "application/problem+json"
 PROBLEM_REFERENCE = {"$ref": "#/components/schemas/Problem"}
 PROBLEM_SCHEMA: Json = {
     "title": "Problem",
@@ -58,6 +65,7 @@ def _header(description: str, example: str | float, schema: Json | None = None) 
     }
 
 
+EXAMPLE_TIMES_S = {"decode": 0.0081, "resize": 0.0024, "queue": 0.0007, "infer": 0.0413, "encode": 0.002}
 EXAMPLE_REQUEST_ID = "9f86d081884c4d659a2feaa0c55ad015"
 VARY = _header("The answer depends on Accept.", "Accept")
 RETRY_AFTER = _header("Seconds to wait.", 1, {"type": "integer", "minimum": 0})
@@ -99,10 +107,9 @@ def example_findings(manifest: Manifest) -> Json:
         placement=Placement(*prob_HW.shape, *prob_HW.shape),
         threshold=manifest.threshold,
         model=ModelName(manifest.name, manifest.version),
-        times_s={"decode": 0.0081, "resize": 0.0024, "infer": 0.0413},
     )
-    body = answer(prediction, Wish(Format.JSON), None, None).body
-    return Findings.model_validate_json(body).model_dump(mode="json")
+    made = replace(answer(prediction, Wish(Format.JSON), None, None), times_s=EXAMPLE_TIMES_S)
+    return Reply.model_validate_json(complete(made, EXAMPLE_REQUEST_ID).body).model_dump(mode="json")
 
 
 def upload_body() -> Json:
@@ -124,7 +131,7 @@ def upload_responses(manifest: Manifest, busy_status: HTTPStatus) -> Responses:
     """
     binary = {"type": "string", "format": "binary"}
     answered = {
-        "model": Findings,
+        "model": Reply,
         "description": "The road, in the format that was asked for.",
         "content": {
             "image/jpeg": {"schema": binary},
@@ -169,7 +176,7 @@ def example_response(description: str, example: Json) -> Responses:
     return {int(HTTPStatus.OK): {"description": description, "content": {"application/json": {"example": example}}}}
 
 
-def complete(document: Json, manifest: Manifest) -> Json:
+def complete_description(document: Json, manifest: Manifest) -> Json:
     """Add what FastAPI has no place for: the schema of problems, and an example with a null in it."""
     document["components"]["schemas"]["Problem"] = PROBLEM_SCHEMA
     model = document["paths"]["/v1/model"]["get"]["responses"]["200"]["content"]["application/json"]

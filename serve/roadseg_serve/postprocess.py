@@ -129,7 +129,6 @@ def answer(prediction: Prediction, wish: Wish, frame: Frame | None, default_thre
                 road_share=road_share,
                 threshold=threshold,
                 model=prediction.model,
-                times_s=prediction.times_s,
             )
             body = document.model_dump_json().encode()
     return Answer(

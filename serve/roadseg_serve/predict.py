@@ -73,6 +73,10 @@ class Model:
         prediction: Prediction = await self._predict(frame)
         return prediction
 
+    def check_health(self) -> None:
+        """Ray Serve asks every few seconds, and takes it for well if nothing is raised."""
+        self._metrics.note_loaded()
+
     async def _predict_together(self, frames: list[Frame]) -> list[Prediction]:
         started_s = time.perf_counter()
         # In a thread, so that the next batch gathers meanwhile.

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from roadseg_serve.errors import (
+    PROBLEM_JSON,
     BadParameterError,
     OverloadedError,
     Problem,
@@ -22,7 +23,7 @@ from roadseg_serve.errors import (
     problem_body,
     problem_of,
 )
-from roadseg_serve.openapi import FAULT_DETAIL, PROBLEM_JSON
+from roadseg_serve.openapi import FAULT_DETAIL
 from roadseg_serve.request_id import STARTS
 from roadseg_serve.settings import BackpressureConfig
 

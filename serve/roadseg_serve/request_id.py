@@ -7,6 +7,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from roadseg_serve.ray_answers import RayAnswers
+
 STARTS = {"http.response.start", "websocket.http.response.start", "websocket.accept"}  # messages that carry headers
 REQUEST_ID_HEADER = "X-Request-ID"
 ACCEPTED = re.compile(r"[\x21-\x7e]{1,128}")  # visible ASCII: an id goes into logs and headers
@@ -42,4 +44,4 @@ class RequestId:
 
 def around_ray() -> list[Middleware]:
     """What Ray Serve's HTTP proxy runs around itself, asked for by `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`."""
-    return [Middleware(RequestId)]
+    return [Middleware(RayAnswers), Middleware(RequestId)]  # the last is the outermost

@@ -18,6 +18,9 @@ Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+# Each check says anew which model is there (see `ModelMetrics.note_loaded`), and Ray exports every ten seconds.
+MODEL_HEALTH_CHECK_PERIOD_S = 5.0
+
 
 class Settings(BaseModel):
     """A part of the settings: read-only, and a misspelt key is an error."""
@@ -134,7 +137,10 @@ class ModelArgs(StageArgs):
 
     def deployment_options(self) -> dict[str, Any]:
         """What `serve.deployment` is told of the model."""
-        return super().deployment_options() | {"ray_actor_options": self.model_dump(include={"num_cpus", "num_gpus"})}
+        return super().deployment_options() | {
+            "health_check_period_s": MODEL_HEALTH_CHECK_PERIOD_S,
+            "ray_actor_options": self.model_dump(include={"num_cpus", "num_gpus"}),
+        }
 
     @model_validator(mode="after")
     def _gpu_is_used(self) -> Self:

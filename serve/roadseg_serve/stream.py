@@ -8,7 +8,7 @@ read an answer, without which it gets no more than `MAX_UNREAD`.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Send
 from starlette.websockets import WebSocketDisconnect
 
 from roadseg_serve.errors import RequestError, problem_body, problem_of
+from roadseg_serve.findings import complete
 from roadseg_serve.messages import Answer, Wish
 
 Segment = Callable[[bytes, Wish], Awaitable[Answer]]
@@ -28,6 +29,7 @@ MAX_IN_FLIGHT = 2
 # Answers on their way, or not read yet: enough for a network of a tenth of a second.
 MAX_UNREAD = 4
 NEXT = "next"
+SUBPROTOCOL = "roadseg"
 # Half of a gigabit line. Only a neighbour can send several times as much, which would be read ahead, and pile up.
 MAX_BYTES_PER_S = 64_000_000
 IDLE_TIMEOUT_S = 60.0
@@ -80,7 +82,9 @@ class Streams:
         """End all conversations, and every later one at once."""
         self._stopped.set()
 
-    async def converse(self, receive: Receive, send: Send, wish: Wish, request_id: str) -> None:
+    async def converse(
+        self, receive: Receive, send: Send, wish: Wish, request_id: str, subprotocols: Sequence[str] = ()
+    ) -> None:
         """One conversation, from the handshake to the close.
 
         Args:
@@ -88,10 +92,13 @@ class Streams:
             send: ASGI, of the same.
             wish: for all its frames.
             request_id: under which the log has it.
+            subprotocols: offered by the client.
         """
         await receive()  # websocket.connect
+        # A browser that offers subprotocols gives up where none is chosen, and the one that holds its key is none.
+        subprotocol = SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
         # Accepted even where it ends at once: a browser shows its script the code of a close, not that of a refusal.
-        await send({"type": "websocket.accept", "headers": []})
+        await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
         self._num_streams += 1
         try:
             if self._num_streams > self._max_streams:
@@ -115,7 +122,7 @@ class Streams:
 
     async def _attempt(self, data: bytes, wish: Wish, request_id: str) -> Answer | Problem:
         try:
-            return await self._segment(data, wish)
+            return complete(await self._segment(data, wish), request_id)
         except RequestError as error:
             # Ray hands on an error of another process with the error itself as `cause`.
             refusal = getattr(error, "cause", error)

@@ -121,7 +121,7 @@ def test_what_is_written_is_read(published: Path, config: TrainConfig) -> None:
 def test_what_is_read_computes_what_was_trained(published: Path, program: RoadProgram) -> None:
     artefact = reader.read(published)
     image_BHWC = np.random.default_rng(1).integers(0, 256, (2, 32, 48, 3), dtype=np.uint8)
-    engine = openvino.Core().compile_model(artefact.onnx_path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    engine = openvino.Core().compile_model(artefact.path_of("model.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     with torch.inference_mode():
         expected_BHW = program(torch.from_numpy(image_BHWC)).numpy()
     np.testing.assert_allclose(engine(image_BHWC)[artefact.manifest.output.name], expected_BHW, atol=1e-5)

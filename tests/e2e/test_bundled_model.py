@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from roadseg_serve import artefact
-
-from .conftest import ROOT, StartServer
+from tests.server import ROOT, StartServer
 
 ROAD, VOID = 3, 11  # CamVid labels in the 11-class set
 

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from tests.e2e.uploads import WHOLE
-
-from .conftest import Server, StartServer
+from tests.server import Server, StartServer
 
 FIRST, SECOND = {"Authorization": "Bearer of-june"}, {"X-API-Key": "of-july"}
 FILES = {"file": ("road.png", WHOLE)}
@@ -64,8 +64,7 @@ def stalled(guarded: Server) -> Iterator[socket.socket]:
 
 def lines_of(server: Server) -> list[dict[str, Any]]:
     """All that Ray Serve has logged for this server."""
-    (session,) = {found for line in server.left_running() for found in re.findall(r"/\S+/session_[-_0-9]+", line)}
-    texts = [file.read_text() for file in (Path(session) / "logs" / "serve").glob("*.log")]
+    texts = [file.read_text() for file in (server.session() / "logs" / "serve").glob("*.log")]
     return [json.loads(line) for text in texts for line in text.splitlines() if line.startswith("{")]
 
 
@@ -81,6 +80,21 @@ def test_a_websocket_without_a_key_is_refused(guarded: Server) -> None:
     with pytest.raises(InvalidStatus) as caught, connect(f"ws://127.0.0.1:{guarded.port}/stream"):
         pass
     assert caught.value.response.status_code == 401
+
+
+def test_a_websocket_with_a_key_as_a_browser_sends_it(guarded: Server) -> None:
+    address = f"ws://127.0.0.1:{guarded.port}/stream"
+    with connect(address, subprotocols=[Subprotocol("roadseg"), Subprotocol("key.of-june")]) as stream:
+        assert stream.subprotocol == "roadseg"
+        stream.send(WHOLE)
+        assert json.loads(stream.recv(ANSWER_TIMEOUT_S))["road_share"] == 0.5
+    with (
+        pytest.raises(InvalidStatus) as caught,
+        connect(address, subprotocols=[Subprotocol("roadseg"), Subprotocol("key.of-july")]),
+    ):
+        pass
+    assert caught.value.response.status_code == 401
+    assert b"of-july" not in (caught.value.response.body or b"")
 
 
 def test_keys_are_changed_while_it_serves(client: httpx.Client, keys: Path) -> None:

@@ -16,8 +16,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from roadseg_serve.messages import MEDIA_TYPES, Format
-from tests.e2e.conftest import Server
 from tests.e2e.uploads import BAD, MULTIPART, ODD, PART, WHOLE, file_of, form, left_half_red
+from tests.server import Server
 
 
 def road_of(response: httpx.Response) -> npt.NDArray[np.bool_]:
@@ -134,6 +134,8 @@ def test_every_format(red: httpx.Client, wanted: Format) -> None:
     if wanted is Format.JSON:
         findings = response.json()
         assert (findings["width"], findings["height"], findings["threshold"]) == (96, 64, 1)
+        assert set(findings["timings_ms"]) == {"decode", "resize", "queue", "infer", "encode"}
+        assert findings["request_id"] == response.headers["x-request-id"]
         assert findings["mask"]["rle"] == {"size": [64, 96], "counts": [0, 48 * 64, 48 * 64]}
     else:
         answer = Image.open(io.BytesIO(response.content))

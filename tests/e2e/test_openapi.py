@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.e2e.conftest import Server
+from tests.server import Server
 
 # Bytes at random are seldom a picture; whatever else the description allows is accepted.
 CONFIG = """

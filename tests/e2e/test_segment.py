@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .conftest import ROOT
+from tests.server import ROOT
 
 PROGRAM = ROOT / ".venv" / "serve" / "bin" / "roadseg-serve"
 TIMEOUT_S = 120

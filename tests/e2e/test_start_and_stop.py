@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from .conftest import Server, StartServer
+from tests.server import Server, StartServer
 
 
 def assert_nothing_left(server: Server) -> None:

@@ -16,7 +16,7 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from .conftest import Server, StartServer
+from tests.server import Server, StartServer
 
 TIMEOUT_S = 60
 MB = 1_000_000
@@ -211,6 +211,12 @@ def test_the_query_is_honoured(server: Server) -> None:
             assert about["media_type"] == media_type
             assert isinstance(body, bytes)
             assert (np.asarray(Image.open(io.BytesIO(body))) == value).all()
+    with connect(address(server, "?format=json"), additional_headers={"X-Request-ID": "mine"}) as stream:
+        _, body = ask(stream, buffer.getvalue())
+        assert isinstance(body, bytes)
+        document = json.loads(body)
+        assert (document["request_id"], document["width"]) == ("mine", 160)
+        assert set(document["timings_ms"]) == {"decode", "resize", "queue", "infer", "encode"}
 
 
 @pytest.mark.parametrize("query", ["?format=gif", "?threshold=2"])
@@ -230,4 +236,5 @@ def test_a_stop_closes_open_streams(start_server: StartServer, red_artefact: Pat
             assert close_code(stream) == 1001
         assert server.wait_until_stopped() == 0, server.log.read_text()
         assert "Traceback" not in server.log.read_text()
+        assert "ERROR" not in server.log.read_text()
         assert server.left_running() == []

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -57,7 +57,9 @@ def ask(api: ASGIApp, method: str, path: str, peer: str = "192.0.2.1", **options
     return asyncio.run(once())
 
 
-def open_socket(api: ASGIApp, path: str, extensions: dict[str, Any], *frames: bytes) -> list[Message]:
+def open_socket(
+    api: ASGIApp, path: str, extensions: dict[str, Any], *frames: bytes, subprotocols: Sequence[str] = ()
+) -> list[Message]:
     """What a WebSocket client is told that opens one, sends some frames, and goes away."""
     sent = []
     received: list[Message] = [{"type": "websocket.connect"}]
@@ -77,6 +79,7 @@ def open_socket(api: ASGIApp, path: str, extensions: dict[str, Any], *frames: by
         "query_string": b"",
         "client": ("192.0.2.1", 12345),
         "extensions": extensions,
+        "subprotocols": list(subprotocols),
     }
 
     async def once() -> None:

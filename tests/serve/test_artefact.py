@@ -181,7 +181,7 @@ def test_schema_and_reader_have_the_same_fields() -> None:
 def test_reads_a_whole_version(red_artefact: Path) -> None:
     version = artefact.read(red_artefact)
     assert (version.manifest.name, version.manifest.version) == ("red", "1")
-    assert version.onnx_path.is_file()
+    assert version.path_of("model.onnx").is_file()
 
 
 @pytest.mark.parametrize(

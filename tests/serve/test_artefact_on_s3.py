@@ -79,7 +79,7 @@ def test_a_version_is_fetched_once_and_verified(publish: Publish, wire: Wire, mo
     version = read(uri)
     assert version.folder.parent == models
     assert (version.manifest.name, version.manifest.version) == ("red", "1")
-    assert version.onnx_path.read_bytes() == red_program()
+    assert version.path_of("model.onnx").read_bytes() == red_program()
     assert (version.folder / "model.pt2").read_bytes() == LARGE
     assert read(uri).folder == version.folder
     assert [wire.count(f"GET .*/{name}") for name in ("manifest.json", "model.onnx", "model.pt2")] == [2, 1, 1]
@@ -187,8 +187,8 @@ def test_a_file_that_is_damaged_in_the_cache_is_fetched_again(
 ) -> None:
     uri = publish()
     version = read(uri)
-    version.onnx_path.write_bytes(b"damaged")
-    assert read(uri).onnx_path.read_bytes() == red_program()
+    version.path_of("model.onnx").write_bytes(b"damaged")
+    assert read(uri).path_of("model.onnx").read_bytes() == red_program()
     assert ["fetching it again" in message for message in caplog.messages] == [True]
 
 
@@ -218,7 +218,7 @@ def test_a_whole_copy_serves_while_the_store_is_down(
             read(uri)
         with pytest.raises(StoreUnreachableError, match="does not answer"):
             read(f"{uri}0", ONNX)
-        version.onnx_path.write_bytes(b"damaged")
+        version.path_of("model.onnx").write_bytes(b"damaged")
         with pytest.raises(StoreUnreachableError, match=r"no whole copy .*model\.onnx has 7 bytes"):
             read(uri, ONNX)
     finally:
@@ -246,5 +246,5 @@ def test_a_version_that_is_held_outlives_many_others(publish: Publish) -> None:
     first = read(publish("first"), ONNX)
     for number in range(cache.KEPT + 1):
         read(publish(str(number)), ONNX)
-    assert first.onnx_path.is_file()
+    assert first.path_of("model.onnx").is_file()
     assert len(list(first.folder.parent.glob("*/manifest.json"))) == cache.KEPT + 1

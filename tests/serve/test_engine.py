@@ -202,7 +202,7 @@ def test_a_named_engine_is_never_replaced(
 
 
 def test_int8_without_its_program_says_how_to_get_one(bundled: Artefact) -> None:
-    with pytest.raises(ArtefactError, match=r"no int8 program.*roadseg-train publish --int8"):
+    with pytest.raises(ArtefactError, match=r"has no model.int8.onnx.*roadseg-train publish --int8"):
         create_engine("openvino-int8", bundled, num_threads=1)
 
 

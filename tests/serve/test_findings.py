@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from roadseg_serve.findings import run_lengths
+from roadseg_serve.findings import Findings, Reply, complete, findings, run_lengths
+from roadseg_serve.messages import Answer, ModelName
 
 
 def decode(counts: list[int], shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
@@ -43,3 +44,19 @@ def test_run_lengths_give_any_mask_back(shape: tuple[int, int]) -> None:
     for _ in range(20):
         mask_HW = rng.integers(0, 2, shape, np.uint8) * np.uint8(255)
         assert np.array_equal(decode(run_lengths(mask_HW), shape), mask_HW)
+
+
+def test_a_reply_has_what_was_found_and_the_request() -> None:
+    mask_HW = np.array([[0, 255]], np.uint8)
+    found = findings(mask_HW, b"PNG", road_share=0.5, threshold=0.5, model=ModelName("red", "1"))
+    body = found.model_dump_json().encode()
+    answer = Answer(body, "application/json", ModelName("red", "1"), 0.5, {"decode": 0.25, "infer": 0.0014})
+    # An id is any visible ASCII.
+    reply = Reply.model_validate_json(complete(answer, 'mine"}\\').body)
+    assert (reply.request_id, reply.timings_ms) == ('mine"}\\', {"decode": 250.0, "infer": 1.4})
+    assert Findings.model_validate(reply.model_dump(exclude={"request_id", "timings_ms"})) == found
+
+
+def test_other_answers_stay_as_they_are() -> None:
+    answer = Answer(b"GIF", "image/png", ModelName("red", "1"), 0.5)
+    assert complete(answer, "mine") is answer

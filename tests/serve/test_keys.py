@@ -184,6 +184,21 @@ def test_a_websocket_is_refused_before_it_opens(api: FastAPI) -> None:
     assert close == {"type": "websocket.close", "code": 4401, "reason": "API key needed"}
 
 
+@pytest.mark.parametrize("offered", [["roadseg", f"key.{FIRST}"], [f"key.{SECOND}", "chat", "roadseg"]])
+def test_a_browsers_websocket_sends_its_key_as_a_subprotocol(api: FastAPI, offered: list[str]) -> None:
+    accept, *_ = open_socket(api, "/stream", {}, subprotocols=offered)
+    assert (accept["type"], accept["subprotocol"]) == ("websocket.accept", "roadseg")
+
+
+@pytest.mark.parametrize(
+    "offered",
+    [["roadseg"], ["roadseg", FIRST], ["key."], [f"key.{FIRST[:-1]}"], ["key.", f"key.{FIRST}"], [f"KEY.{FIRST}"]],
+)
+def test_no_other_subprotocol_opens_it(api: FastAPI, offered: list[str]) -> None:
+    (close,) = open_socket(api, "/stream", {}, subprotocols=offered)
+    assert close == {"type": "websocket.close", "code": 4401, "reason": "API key needed"}
+
+
 def test_openapi_says_how_a_key_is_sent(api: FastAPI) -> None:
     document = ask(api, "GET", "/openapi.json").json()
     schemes = document["components"]["securitySchemes"]

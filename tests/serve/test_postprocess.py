@@ -143,7 +143,6 @@ def test_json() -> None:
         "height": 2,
         "threshold": 0.5,
         "model": {"name": "red", "version": "1"},
-        "timings_ms": {"decode": 250.0, "infer": 1.4},
         "mask": {"rle": {"size": [2, 3], "counts": [0, 2, 3, 1]}},
     }
 

@@ -63,8 +63,10 @@ def test_rays_proxy_takes_it_for_its_own(sent: str | None) -> None:
             await app(scope, receive, send)
 
         # As Ray's proxy does: its own, and around it what the callback names.
-        (ours,) = validate_http_proxy_callback_return(around_ray())
-        return ours.cls(RequestIdMiddleware(note), *ours.args, **ours.kwargs)
+        wrapped: ASGIApp = RequestIdMiddleware(note)
+        for ours in validate_http_proxy_callback_return(around_ray()):
+            wrapped = ours.cls(wrapped, *ours.args, **ours.kwargs)
+        return wrapped
 
     response = ask(around(api_of()), "GET", "/nowhere", headers={"X-Request-ID": sent} if sent else {})
     assert response.headers.get_list("x-request-id") == seen
