@@ -25,12 +25,13 @@ RELEASE = "roadseg"
 CHART = ROOT / "helm/roadseg"
 VALUES = Path(__file__).with_name("values.yaml")
 HOST, INGRESS_PORT = "roadseg.test", 30080
-WORKERS = "ray.io/node-type=worker,ray.io/originated-from-crd=RayService"
-HEAD = "ray.io/node-type=head,ray.io/originated-from-crd=RayService"
-TRAIN_WORKERS = f"ray.io/node-type=worker,ray.io/cluster={RELEASE}-train"
+WORKERS, HEAD, TRAIN_WORKERS = (
+    f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component={component}"
+    for component in ("serve-worker", "serve-head", "train-worker")
+)
 TRAINED = f"s3://{BUCKET}/models/road-cluster/1"
 NUM_WORKERS = 2  # serve.workers.minReplicas
-READY_TIMEOUT_S = 900  # generous: the machine may be small and busy
+READY_TIMEOUT_S = 150  # generous: the machine may be small and busy
 CALM_S = 5.0  # constant load before and after what is done to the cluster
 
 
@@ -199,8 +200,8 @@ class Journey:
     # Losses
 
     def lose_a_worker(self) -> None:
-        self._wait_until_workers_are_ready()
-        victim = pods(NAMESPACE, WORKERS)[0]["metadata"]["name"]
+        self._wait_until_whole()
+        victim = next(pod["metadata"]["name"] for pod in pods(NAMESPACE, WORKERS) if is_ready(pod))
         with self._load() as load:
             time.sleep(CALM_S)
             kubectl("delete", "pod", victim, f"--namespace={NAMESPACE}")
@@ -287,12 +288,17 @@ class Journey:
     def _active_cluster(self) -> str:
         return str(self._service()["activeServiceStatus"]["rayClusterName"])
 
-    def _wait_until_workers_are_ready(self) -> None:
-        def all_ready() -> bool:
-            workers = pods(NAMESPACE, WORKERS)
-            return len(workers) >= NUM_WORKERS and all(map(is_ready, workers))
+    def _wait_until_whole(self) -> None:
+        """Until all workers run and the application too; a worker that got no replica is not ready, and need not be."""
 
-        wait_until("that all workers are ready", all_ready, READY_TIMEOUT_S)
+        def whole() -> bool:
+            running = [pod for pod in pods(NAMESPACE, WORKERS) if pod["status"]["phase"] == "Running"]
+            return len(running) >= NUM_WORKERS and any(map(is_ready, running)) and self._status() == "RUNNING"
+
+        wait_until("that all workers run", whole, READY_TIMEOUT_S)
+
+    def _exists(self, pod: str) -> bool:
+        return bool(kubectl("get", "pod", pod, f"--namespace={NAMESPACE}", "--ignore-not-found"))
 
     def _wait_until_running(self) -> None:
         wait_until("that the application runs", lambda: self._status() == "RUNNING", READY_TIMEOUT_S)
