@@ -41,7 +41,7 @@ MORE: dict[str, Schema] = {
     "serve.upgradeStrategy": {"enum": ["NewCluster", "None"]},
     "*.numCpus": {"type": "integer", "minimum": 1},
     "*.maxReplicas": {"type": "integer", "minimum": 1},
-    "training.job.name": {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,5}[a-z0-9])?$"},
+    "training.job.name": {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?$"},
     # They pass through a shell.
     "training.job.args": {"type": "array", "items": {"type": "string", "pattern": "^[A-Za-z0-9_./:=,@%+-]+$"}},
     "httpRoute.hostnames": {"type": "array", "items": {"type": "string"}},

@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +35,14 @@ def client(start_server: StartServer, key: str) -> Iterator[httpx.Client]:
 def test_it_names_itself(client: httpx.Client, key: str) -> None:
     health = client.get("/health").json()
     assert f"{health['model']}/{health['version']}" == artefact.BUNDLED[key]
+
+
+def test_it_passes_the_test_of_the_chart(client: httpx.Client) -> None:
+    upload = ROOT / "helm" / "roadseg" / "files" / "upload.py"
+    done = subprocess.run(
+        [sys.executable, upload, str(client.base_url).rstrip("/")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_it_finds_the_road_of_real_drives(client: httpx.Client) -> None:
