@@ -10,6 +10,8 @@ from tests.cluster.journey import Journey, save
 from tests.cluster.kube import KubeError, kubectl
 from tests.cluster.prepare import NAMESPACE
 
+NUM_LINES, WIDTH = 40, 200  # of what is told of a cluster where a step failed
+
 
 def main(
     tag: Annotated[str, typer.Option(help="Tag of the images that are built and used.")] = "e2e",
@@ -40,10 +42,11 @@ def _scene() -> str:
     seen = []
     for what in ("rayservices,rayclusters,rayjobs", "pods,services", "events"):
         try:
-            seen.append(kubectl("get", what, f"--namespace={NAMESPACE}", "--output=wide"))
+            lines = kubectl("get", what, f"--namespace={NAMESPACE}").splitlines()
+            seen += [lines[0], *lines[1:][-NUM_LINES:]]
         except KubeError as error:
             seen.append(str(error))
-    return "\n".join(seen)
+    return "\n".join(line[:WIDTH] for line in seen)
 
 
 if __name__ == "__main__":
