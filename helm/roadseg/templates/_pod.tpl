@@ -59,6 +59,16 @@ spec:
         {{- with $values.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
+      {{- if and $serves (eq .node "worker") }}
+      lifecycle:
+        preStop:
+          exec:
+            command:
+              - bash
+              - -c
+              - |
+                {{- include "roadseg.drain" .root | nindent 16 }}
+      {{- end }}
       volumeMounts:
         - {name: tmp, mountPath: /tmp}
         - {name: cache, mountPath: /cache}
