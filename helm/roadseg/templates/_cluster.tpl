@@ -45,6 +45,8 @@ workerGroupSpecs:
   - groupName: {{ .component }}
     minReplicas: {{ .values.workers.minReplicas }}
     maxReplicas: {{ .values.workers.maxReplicas }}
+    # What the operator would write here anyway; were it left to it, the list would be its own, and Helm 4 refuse upgrades.
+    scaleStrategy: {}
     rayStartParams:
       num-cpus: {{ .values.workers.numCpus | quote }}
     template:

@@ -27,7 +27,7 @@ applications:
 {{- define "roadseg.serveEnv" -}}
 # Ray's request ids are ours, and X-Forwarded-For is ours to judge: docs/security.md.
 - {name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, value: "roadseg_serve.request_id:around_ray"}
-- {name: FORWARDED_ALLOW_IPS, value: ""}
+- {name: FORWARDED_ALLOW_IPS}  # empty: whose word is taken is said in app.gate.trusted_proxies
 - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ .Values.serve.drainSeconds | quote }}}
 {{- if eq .Values.serve.dataPlane "haproxy" }}
 - {name: RAY_SERVE_ENABLE_HA_PROXY, value: "1"}
