@@ -17,9 +17,12 @@
 {{- .Values.rayToken.existingSecret | default (printf "%s-ray-token" (include "roadseg.fullname" .)) -}}
 {{- end -}}
 
-{{/* The service that KubeRay makes for the pods that can answer. */}}
+{{/*
+The service for the pods that can answer. Not the one that KubeRay makes, which moves from an old cluster to a new one when Serve
+says that it runs: a second or two before the new pods know where to lead a request, so that some are answered with 404.
+*/}}
 {{- define "roadseg.serveService" -}}
-{{- include "roadseg.fullname" . }}-serve-svc
+{{- include "roadseg.fullname" . }}
 {{- end -}}
 
 {{- define "roadseg.labels" -}}

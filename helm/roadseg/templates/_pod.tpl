@@ -60,6 +60,16 @@ spec:
         {{- toYaml . | nindent 8 }}
         {{- end }}
       {{- if and $serves (eq .node "worker") }}
+      readinessProbe:
+        exec:
+          command:
+            - bash
+            - -c
+            - |
+              {{- include "roadseg.isReady" .root | nindent 14 }}
+        periodSeconds: 2
+        timeoutSeconds: 5
+        failureThreshold: 2
       lifecycle:
         preStop:
           exec:

@@ -43,6 +43,17 @@ applications:
 {{- end -}}
 
 {{/*
+Whether a worker may get requests. KubeRay's own question has the first two parts, and not the third: a pod whose Serve is well
+but has not heard of the application yet answers 404.
+*/}}
+{{- define "roadseg.isReady" -}}
+ask() { wget --tries 1 --timeout 2 --quiet --output-document - "http://localhost:$1"; }
+ask 52365/api/local_raylet_healthz | grep --quiet success &&
+  ask 8000/-/healthz | grep --quiet success &&
+  ask 8000/-/routes | grep --quiet roadseg
+{{- end -}}
+
+{{/*
 What a worker does before it ends: Serve starts its replicas elsewhere and only then stops them here. Without this, Ray ends
 with its pod at once, and a stage whose only replica was here answers nobody until another has started.
 */}}
