@@ -112,7 +112,13 @@ class Journey:
         start_s = time.monotonic()
         with kube.forwarded(NAMESPACE, f"{RELEASE}-train-head-svc", 8265) as port:
             with self._submit(port, f"{fit} --cpus-per-worker 1 --checkpoint-every 20") as job:
-                wait_until("a checkpoint", lambda: self._has("runs/first/checkpoint_0000040"), READY_TIMEOUT_S)
+                wait_until(
+                    "a checkpoint, or the end of the job",
+                    lambda: job.poll() is not None or self._has("runs/first/checkpoint_0000040"),
+                    READY_TIMEOUT_S,
+                )
+                if job.poll() is not None:
+                    _finish(job)
                 victim = pods(NAMESPACE, TRAIN_WORKERS)[0]["metadata"]["name"]
                 kubectl("delete", "pod", victim, f"--namespace={NAMESPACE}", "--grace-period=0", "--force")
                 told = _finish(job)
