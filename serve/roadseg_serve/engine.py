@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from roadseg_serve.artefact import INT8_FILE, ONNX_FILE, TORCH_FILE, Artefact, SizeRule
 from roadseg_serve.errors import StartError
@@ -58,12 +57,6 @@ class Engine(Protocol):
         Returns:
             prob_BHW, uint8 in [0, 255]; no later call changes it.
         """
-
-
-def quantise(prob: npt.NDArray[np.float32]) -> Bytes:
-    """Probability float32 in [0, 1] to uint8 in [0, 255], rounded to nearest, halves up; any shape."""
-    rounded: Bytes = np.floor(prob * np.float32(255) + np.float32(0.5)).astype(np.uint8)
-    return rounded
 
 
 def create_engine(
@@ -163,8 +156,3 @@ def warm_up(engine: Engine, size_rule: SizeRule, batch_sizes: Collection[int] = 
     height, width = (side_px + -side_px % size_rule.multiple_px for side_px in (size_rule.short_side_px, long_side_px))
     for batch_size in batch_sizes:
         engine.predict(np.zeros((batch_size, height, width, 3), np.uint8))
-
-
-def bucket(num_images: int) -> int:
-    """The batch size that a GPU computes for so many images: the next power of two, so that few shapes serve all."""
-    return 1 << (num_images - 1).bit_length()

@@ -5,7 +5,7 @@ from pathlib import Path
 import onnxruntime
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf
 
-from roadseg_serve.engine import quantise
+from roadseg_serve.batch import quantise
 from roadseg_serve.errors import ArtefactError
 from roadseg_serve.messages import Bytes
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import openvino
 
-from roadseg_serve.engine import quantise
+from roadseg_serve.batch import quantise
 from roadseg_serve.errors import ArtefactError
 from roadseg_serve.messages import Bytes
 

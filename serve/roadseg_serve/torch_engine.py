@@ -9,7 +9,7 @@ import torch  # noqa: TID251  # the one engine that needs it, and loaded for no 
 from torch import Tensor  # noqa: TID251
 from torch.export.passes import move_to_device_pass  # noqa: TID251
 
-from roadseg_serve.engine import bucket
+from roadseg_serve.batch import bucket
 from roadseg_serve.errors import ArtefactError, StartError
 from roadseg_serve.messages import Bytes
 

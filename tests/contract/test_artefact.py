@@ -14,7 +14,8 @@ import torch
 
 from roadseg_serve import artefact as reader
 from roadseg_serve import postprocess, preprocess
-from roadseg_serve.engine import create_engine, quantise
+from roadseg_serve.batch import quantise
+from roadseg_serve.engine import create_engine
 from roadseg_serve.errors import ArtefactError as UnreadableArtefactError
 from roadseg_train import artefact as writer
 from roadseg_train import geometry, metrics

@@ -19,7 +19,8 @@ from PIL import Image
 from docs.scenes import Scene, draw
 from roadseg_serve import artefact as reader
 from roadseg_serve.artefact import Artefact
-from roadseg_serve.engine import create_engine, quantise
+from roadseg_serve.batch import quantise
+from roadseg_serve.engine import create_engine
 from roadseg_serve.messages import Bytes
 from roadseg_serve.preprocess import fit
 from roadseg_train import artefact as writer

@@ -13,15 +13,14 @@ import torch
 from docs.scenes import Scene, draw
 from roadseg_serve import artefact
 from roadseg_serve.artefact import Artefact
+from roadseg_serve.batch import quantise
 from roadseg_serve.engine import (
     Engine,
     EngineName,
-    bucket,
     choose,
     create_engine,
     predict_all,
     program_of,
-    quantise,
     warm_up,
 )
 from roadseg_serve.errors import ArtefactError, StartError
@@ -104,11 +103,6 @@ def expected(bundled: Artefact, golden: dict[str, Bytes]) -> dict[str, Bytes]:
     }
 
 
-def test_quantise_rounds_to_nearest_halves_up() -> None:
-    prob = np.array([[0, 1, 0.5, 0.4999, 1 / 255, 0.0019]], np.float32)
-    assert quantise(prob).tolist() == [[0, 255, 128, 127, 1, 0]]
-
-
 def test_torch_rounds_alike() -> None:
     from roadseg_serve import torch_engine  # noqa: PLC0415  # only where an engine is made
 
@@ -156,13 +150,6 @@ def test_a_gpu_agrees_to_bfloat16s_precision(
 def test_a_gpu_that_is_not_there_is_told(bundled: Artefact) -> None:
     with pytest.raises(StartError, match="set num_gpus to 0"):
         create_engine("torch", bundled, num_threads=1, gpu=True)
-
-
-@pytest.mark.parametrize(
-    ("num_images", "size"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (8, 8), (9, 16), (16, 16), (17, 32)]
-)
-def test_batches_are_computed_at_the_next_power_of_two(num_images: int, size: int) -> None:
-    assert bucket(num_images) == size
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,17 @@
+"""What engines have in common about a batch: its levels on the way out, its size on a GPU."""
+
+import numpy as np
+import numpy.typing as npt
+
+from roadseg_serve.messages import Bytes
+
+
+def quantise(prob: npt.NDArray[np.float32]) -> Bytes:
+    """Probability float32 in [0, 1] to uint8 in [0, 255], rounded to nearest, halves up; any shape."""
+    rounded: Bytes = np.floor(prob * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    return rounded
+
+
+def bucket(num_images: int) -> int:
+    """The batch size that a GPU computes for so many images: the next power of two, so that few shapes serve all."""
+    return 1 << (num_images - 1).bit_length()
