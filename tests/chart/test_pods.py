@@ -12,16 +12,19 @@ from tests.chart.conftest import EVERYTHING, OVERLAYS, ROOT, Objects
 Pod = dict[str, Any]
 
 
-def pods(item: Any) -> Iterator[Pod]:
-    """Every pod spec in an object, however deep."""
+def mappings(item: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping in an object, however deep, outer ones first."""
     if isinstance(item, dict):
-        if "containers" in item:
-            yield item
-        for part in item.values():
-            yield from pods(part)
-    elif isinstance(item, list):
+        yield item
+        item = list(item.values())
+    if isinstance(item, list):
         for part in item:
-            yield from pods(part)
+            yield from mappings(part)
+
+
+def pods(item: Any) -> Iterator[Pod]:
+    """Every pod spec in an object."""
+    return (part for part in mappings(item) if "containers" in part)
 
 
 @pytest.fixture(scope="module")
@@ -115,14 +118,8 @@ def test_policies_and_budgets_select_pods_that_there_are(everything: Objects) ->
 
 
 def templates_of(item: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(item, dict):
-        if "metadata" in item and "containers" in item.get("spec", {}):
-            yield item
-        for part in item.values():
-            yield from templates_of(part)
-    elif isinstance(item, list):
-        for part in item:
-            yield from templates_of(part)
+    """Every pod template in an object, with its metadata."""
+    return (part for part in mappings(item) if "metadata" in part and "containers" in part.get("spec", {}))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "k8s").glob("*.yaml")), ids=lambda path: path.name)

@@ -53,7 +53,7 @@ class Journey:
 
     @property
     def steps(self) -> list[Callable[[], None]]:
-        """In their order; each leaves the release serving."""
+        """In their order; each leaves the release serving, but for the last."""
         return [
             self.build_images,
             self.install_what_is_needed,
