@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from docs.scenes import Scene, draw
-from tests.cluster import kube, prepare
+from tests.cluster import kube, prepare, release
 from tests.cluster.kube import KubeError, get, is_ready, kubectl, pods, run, wait_until
 from tests.cluster.load import Load
 from tests.cluster.prepare import BUCKET, NAMESPACE, ROOT, Keys
@@ -56,6 +56,7 @@ class Journey:
         """In their order; each leaves the release serving, but for the last."""
         return [
             self.build_images,
+            self.release,
             self.install_what_is_needed,
             self.install_the_chart,
             self.test_the_chart,
@@ -78,6 +79,9 @@ class Journey:
             self.figures["images"] = sizes.strip().splitlines()
             if not kubectl("config", "current-context").startswith("kind-"):
                 prepare.load_helper_images(Path(folder))
+
+    def release(self) -> None:
+        self.figures["seconds of a release of the serve image and the chart"] = release.release_and_find()
 
     def install_what_is_needed(self) -> None:
         prepare.install_operator()

@@ -1,0 +1,73 @@
+"""A release: images and chart pushed to a real OCI registry, and found there."""
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import yaml
+
+from tests.cluster.kube import KubeError, run, wait_until
+from tests.cluster.prepare import ROOT
+from tests.seaweed import free_ports
+
+READY_TIMEOUT_S = 60
+REPOSITORY = "vision/roadseg"
+
+
+@contextmanager
+def running_registry() -> Iterator[str]:
+    """An empty registry that speaks HTTP on loopback; its address."""
+    (port,) = free_ports(1)
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["crane", "registry", "serve", "--address", f"127.0.0.1:{port}", "--disk", folder]
+        with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                wait_until("a registry", lambda: _answers(port), READY_TIMEOUT_S)
+                yield f"127.0.0.1:{port}"
+            finally:
+                process.terminate()
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/v2/").is_success
+    except httpx.TransportError:
+        return False
+
+
+def release_and_find() -> float:
+    """Release the serve image and the chart, and find what the chart's pods would pull; how many seconds that took.
+
+    Raises:
+        KubeError: a commit without its tag was released, or what was pushed is not there.
+    """
+    with tempfile.TemporaryDirectory() as folder, running_registry() as address:
+        checkout = Path(folder) / "roadseg"
+        run("git", "clone", "--quiet", "--no-tags", ROOT, checkout)
+        release = [str(checkout / "ci/release"), f"{address}/{REPOSITORY}", "serve", "chart"]
+        environment = os.environ | {"PLAIN_HTTP": "1", "TOOLS": str(ROOT / ".tools")}
+
+        untagged = subprocess.run(release, env=environment, capture_output=True, text=True, check=False)
+        if untagged.returncode == 0 or "git tag v" not in untagged.stderr:
+            raise KubeError(f"a commit without a tag was not refused:\n{untagged.stdout}{untagged.stderr}")
+
+        version = yaml.safe_load((ROOT / "helm/roadseg/Chart.yaml").read_text())["appVersion"]
+        run("git", "-C", checkout, "tag", "--force", f"v{version}")
+        start_s = time.monotonic()
+        done = subprocess.run(release, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise KubeError(f"the release failed:\n{done.stdout}{done.stderr}")
+        duration_s = time.monotonic() - start_s
+
+        chart = f"oci://{address}/{REPOSITORY}/charts/roadseg"
+        rendered = run("helm", "template", "roadseg", chart, "--version", version, "--plain-http", "--skip-tests")
+        image = f"{address}/{REPOSITORY}/serve:{version}"
+        if image not in rendered:
+            raise KubeError(f"the chart does not name {image}")
+        run("crane", "validate", "--insecure", "--remote", image)
+        return duration_s
