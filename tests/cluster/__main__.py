@@ -27,7 +27,8 @@ def main(
         try:
             steps[name]()
         except KubeError as error:
-            print(f"FAILED {name}: {error}\n{_scene()}", flush=True)
+            print(f"FAILED {name}: {error}", flush=True)
+            print(_scene(), flush=True)
             raise typer.Exit(1) from error
         finally:
             if figures:
@@ -43,7 +44,7 @@ def _scene() -> str:
     for what in ("rayservices,rayclusters,rayjobs", "pods,services", "events"):
         try:
             lines = kubectl("get", what, f"--namespace={NAMESPACE}").splitlines()
-            seen += [lines[0], *lines[1:][-NUM_LINES:]]
+            seen += lines[:1] + lines[1:][-NUM_LINES:]
         except KubeError as error:
             seen.append(str(error))
     return "\n".join(line[:WIDTH] for line in seen)
