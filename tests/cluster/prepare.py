@@ -136,7 +136,13 @@ def install_operator() -> None:
         (Path(folder) / "kustomization.yaml").write_text(json.dumps(overlay))
         # By the server: the definitions are too large for the note that apply leaves otherwise.
         kubectl("apply", "--server-side", f"--kustomize={folder}")
-    kubectl("wait", "--for=condition=Established", "crd/rayservices.ray.io", "crd/rayclusters.ray.io", "--timeout=60s")
+    definitions = ("crd/rayservices.ray.io", "crd/rayclusters.ray.io")
+    # kubectl's own waiting fails where a definition is so new that it has no conditions yet; then it is asked again.
+    kube.wait_until(
+        "KubeRay's definitions",
+        lambda: kubectl("wait", "--for=condition=Established", *definitions, "--timeout=5s"),
+        READY_TIMEOUT_S,
+    )
     kubectl("rollout", "status", "deployment/kuberay-operator", f"--namespace={OPERATOR_NAMESPACE}", "--timeout=300s")
 
 
