@@ -61,10 +61,10 @@ class Journey:
             self.install_the_chart,
             self.test_the_chart,
             self.upload_through_the_ingress,
+            self.scale_up_and_down,  # before a change of the model leaves more pods than are needed, for a while
             self.train_on_two_workers,
             self.change_the_model,
             self.change_it_back,
-            self.scale_up_and_down,
             self.lose_a_worker,
             self.lose_the_head,
             self.change_the_image,
