@@ -31,7 +31,7 @@ WORKERS, HEAD, TRAIN_WORKERS = (
 )
 TRAINED = f"s3://{BUCKET}/models/road-cluster/1"
 NUM_WORKERS = 2  # serve.workers.minReplicas
-READY_TIMEOUT_S = 300  # generous: the machine may be small and busy
+READY_TIMEOUT_S = 600  # generous: the machine may be small and busy
 CALM_S = 5.0  # constant load before and after what is done to the cluster
 
 

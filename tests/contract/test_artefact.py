@@ -27,6 +27,7 @@ from roadseg_train.metrics import Scores
 from roadseg_train.model import RoadProgram, UNet
 from roadseg_train.run import Member
 from roadseg_train.storage import at
+from roadseg_train.views import Views
 
 SCHEMA: dict[str, Any] = json.loads((Path(__file__).parents[2] / "docs" / "artefact.schema.json").read_text())
 SCORES = Scores(road_iou=0.9, mean_image_iou=0.88, f1=0.95, max_f=0.96)
@@ -132,8 +133,8 @@ def test_several_networks_are_told_and_computed(tmp_path: Path, config: TrainCon
     other = config.model_copy(update={"seed": 1, "num_steps": 9})
     torch.manual_seed(1)
     networks = [halve(UNet(config.widths).eval()) for _ in range(2)]
-    program = RoadProgram(*networks, mirror=True).eval()
-    evaluation = evaluation_of(config, others=[member_of(other)], mirror=True)
+    program = RoadProgram(*networks, views=Views(mirror=True, scales=(0.5, 1))).eval()
+    evaluation = evaluation_of(config, others=[member_of(other)], mirror=True, scales=(0.5, 1))
     folder = publish(tmp_path, program, evaluation, config=config, others=[other])
     jsonschema.validate(json.loads((folder / "manifest.json").read_text()), SCHEMA)
     artefact = reader.read(folder)
@@ -143,11 +144,13 @@ def test_several_networks_are_told_and_computed(tmp_path: Path, config: TrainCon
         "config": config.model_dump(mode="json"),
         "others": [{"step": 9, "config": other.model_dump(mode="json")}],
         "mirror": True,
+        "scales": [0.5, 1],
     }
     image_BHWC = np.random.default_rng(1).integers(0, 256, (2, 32, 48, 3), dtype=np.uint8)
     with torch.inference_mode():
         seen = (torch.from_numpy(image_BHWC), torch.from_numpy(image_BHWC).flip(2))
-        straight, mirrored = (sum(RoadProgram(network)(image) for network in networks) / 2 for image in seen)
+        alone = [RoadProgram(network, views=Views(scales=(scale,))) for network in networks for scale in (0.5, 1)]
+        straight, mirrored = (sum(program(image) for program in alone) / 4 for image in seen)
         expected_BHW = quantise(((straight + mirrored.flip(2)) / 2).numpy())
     for engine in ("openvino", "onnxruntime", "torch"):
         levels_BHW = create_engine(engine, artefact, num_threads=1).predict(image_BHWC)

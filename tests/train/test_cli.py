@@ -73,9 +73,9 @@ def test_several_runs_are_evaluated_and_published_as_one(tmp_path: Path, camvid:
         words = ("--data", camvid, "--run", run, "--steps", str(seed + 1), "--seed", str(seed), "--workers", "0")
         assert roadseg_train("fit", *words).returncode == 0
     both = [word for run in runs for word in ("--run", run)]
-    done = roadseg_train("evaluate", *both, "--mirror", "--robustness-frames", "0")
+    done = roadseg_train("evaluate", *both, "--mirror", "--scales", "0.5,1", "--robustness-frames", "0")
     assert done.returncode == 0, done.stderr
-    metrics = runs[0] / "evaluation" / "camvid-heldout-with-second-mirror" / "metrics.json"
+    metrics = runs[0] / "evaluation" / "camvid-heldout-with-second-scales-0.5-1-mirror" / "metrics.json"
     evaluation = json.loads(metrics.read_text())
     assert (evaluation["step"], evaluation["config"]["seed"], evaluation["mirror"]) == (1, 0, True)
     assert [(other["step"], other["config"]["seed"]) for other in evaluation["others"]] == [(2, 1)]
@@ -83,8 +83,8 @@ def test_several_runs_are_evaluated_and_published_as_one(tmp_path: Path, camvid:
     publish = ("publish", *both, "--store", store, "--name", "road", "--version", "1", "--evaluation", metrics)
     done = roadseg_train(*publish)
     assert done.returncode == 1
-    assert "of 2 networks with mirroring, to be published is 2 networks without mirroring" in done.stderr
-    done = roadseg_train(*publish, "--mirror")
+    assert "of 2 networks at scales 0.5 and 1, mirrored too, to be published is 2 networks at scale 1" in done.stderr
+    done = roadseg_train(*publish, "--mirror", "--scales", "0.5,1")
     assert done.returncode == 0, done.stderr
     training = json.loads((store / "road" / "1" / "manifest.json").read_text())["training"]
     assert training["others"][0]["config"]["seed"] == 1

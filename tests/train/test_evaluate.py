@@ -14,6 +14,7 @@ from roadseg_train.model import RoadProgram, UNet
 from roadseg_train.run import Member
 from roadseg_train.split import select
 from roadseg_train.storage import at
+from roadseg_train.views import Views
 
 Evaluate = Callable[..., Evaluation]
 
@@ -89,10 +90,10 @@ def test_every_network_is_told(tmp_path: Path, evaluate: Evaluate, config: Train
     assert (evaluation.run, evaluation.config.seed, evaluation.others) == ("runs/3", 3, members[1:])
     assert evaluation.members == members
     # From before there could be several, it was one.
-    older = evaluate().model_dump(mode="json", exclude={"others", "mirror"})
+    older = evaluate().model_dump(mode="json", exclude={"others", "mirror", "scales"})
     (tmp_path / "metrics.json").write_text(json.dumps(older))
     read = read_evaluation(at(tmp_path / "metrics.json"))
-    assert (len(read.members), read.mirror) == (1, False)
+    assert (len(read.members), read.views) == (1, Views())
 
 
 def test_a_leaky_run_is_compared_with_the_same_recipe_only(
@@ -102,9 +103,9 @@ def test_a_leaky_run_is_compared_with_the_same_recipe_only(
     leaky = evaluate(split="random-heldout", fitted_on="random-fit")
     path.write_text(leaky.model_dump_json())
 
-    def read(num_networks: int = 1, mirror: bool = False, split: str = "heldout", **changes: int) -> float:
+    def read(num_networks: int = 1, views: Views | None = None, split: str = "heldout", **changes: int) -> float:
         member = Member(run="runs/other", config=config.model_copy(update=changes), step=6)
-        return read_leaky_iou(at(path), members=[member] * num_networks, mirror=mirror, split=split)
+        return read_leaky_iou(at(path), members=[member] * num_networks, views=views or Views(), split=split)
 
     assert read(seed=7) == leaky.overall.road_iou
     with pytest.raises(RunError, match="not of the same recipe"):
@@ -112,7 +113,7 @@ def test_a_leaky_run_is_compared_with_the_same_recipe_only(
     with pytest.raises(RunError, match="not of the same recipe"):
         read(num_networks=2)
     with pytest.raises(RunError, match="not of the same recipe"):
-        read(mirror=True)
+        read(views=Views(mirror=True))
     with pytest.raises(RunError, match="evaluate this on 'heldout'"):
         read(split="val")
     path.write_text(evaluate().model_dump_json())

@@ -11,17 +11,25 @@ from roadseg_train.errors import ArtefactError
 from roadseg_train.export import ONNX_FILE, TORCH_FILE, export_programs, max_difference
 from roadseg_train.half import halve
 from roadseg_train.model import RoadProgram, UNet
+from roadseg_train.views import Views
 
 
-def program(*seeds: int, mirror: bool = False) -> RoadProgram:
+def program(*seeds: int, views: Views | None = None) -> RoadProgram:
     networks = []
     for seed in seeds:
         torch.manual_seed(seed)
         networks.append(halve(UNet((16, 32, 32)).eval()))
-    return RoadProgram(*networks, mirror=mirror).eval()
+    return RoadProgram(*networks, views=views).eval()
 
 
-@pytest.mark.parametrize("source", [program(0), program(0, mirror=True), program(0, 1, mirror=True)])
+@pytest.mark.parametrize(
+    "source",
+    [
+        program(0),
+        program(0, views=Views(mirror=True)),
+        program(0, 1, views=Views(mirror=True, scales=(0.5, 1.0, 1.25))),
+    ],
+)
 def test_both_programs_agree_at_every_size_tried(tmp_path: Path, source: RoadProgram) -> None:
     agreement = export_programs(source, tmp_path, multiple_px=8)
     assert agreement.max_abs_difference <= export.TOLERANCE

@@ -5,6 +5,7 @@ from torch import nn
 from roadseg_train.errors import RunError
 from roadseg_train.half import HalfProgram, halve
 from roadseg_train.model import RoadProgram, UNet
+from roadseg_train.views import Views
 
 
 def used(seed: int) -> UNet:
@@ -54,7 +55,7 @@ def test_what_float16_cannot_hold_is_refused(value: float) -> None:
 
 
 def test_it_is_stored_in_half_the_bytes_and_computes_exactly_the_same() -> None:
-    program = RoadProgram(halve(used(0)), halve(used(1)), mirror=True).eval()
+    program = RoadProgram(halve(used(0)), halve(used(1)), views=Views(mirror=True)).eval()
     stored = HalfProgram(program)
     assert {weights.dtype for weights in stored.parameters() if weights.ndim == 4} == {torch.float16}
     image_BHWC = torch.randint(0, 256, (2, 16, 24, 3), dtype=torch.uint8)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from roadseg_train.model import PIXEL_MEAN, PIXEL_STD, RoadProgram, UNet, normalise
+from roadseg_train.views import Views
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 48), (33, 50), (1, 1), (7, 200), (368, 480)])
@@ -58,8 +59,31 @@ def test_the_mean_of_networks_and_mirror_images() -> None:
         probs = [RoadProgram(network)(image_BHWC) for network in networks]
         mirrored = [RoadProgram(network)(image_BHWC.flip(2)).flip(2) for network in networks]
         torch.testing.assert_close(RoadProgram(*networks)(image_BHWC), (probs[0] + probs[1]) / 2)
-        torch.testing.assert_close(RoadProgram(networks[0], mirror=True)(image_BHWC), (probs[0] + mirrored[0]) / 2)
-        torch.testing.assert_close(RoadProgram(*networks, mirror=True)(image_BHWC), sum(probs + mirrored) / 4)
+        torch.testing.assert_close(
+            RoadProgram(networks[0], views=Views(mirror=True))(image_BHWC), (probs[0] + mirrored[0]) / 2
+        )
+        torch.testing.assert_close(
+            RoadProgram(*networks, views=Views(mirror=True))(image_BHWC), sum(probs + mirrored) / 4
+        )
+
+
+def test_the_mean_of_scales() -> None:
+    torch.manual_seed(0)
+    network = UNet((4, 8)).eval()
+    image_BHWC = torch.randint(0, 256, (2, 16, 24, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        # At half the scale each pixel is the mean of four.
+        half_BCHW = normalise(image_BHWC.permute(0, 3, 1, 2)).unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5))
+        small_B1HW = torch.sigmoid(network(half_BCHW))[:, None]
+        # Back again: three quarters of the nearest and a quarter of the next, the edge repeated.
+        padded = torch.nn.functional.pad(small_B1HW, (1, 1, 1, 1), mode="replicate")
+        rows = torch.stack((3 * padded[:, :, :-1] + padded[:, :, 1:], padded[:, :, :-1] + 3 * padded[:, :, 1:]), 3) / 4
+        rows = rows.flatten(2, 3)[:, :, 1:-1]
+        both = torch.stack((3 * rows[..., :-1] + rows[..., 1:], rows[..., :-1] + 3 * rows[..., 1:]), 4) / 4
+        expected_BHW = both.flatten(3, 4)[:, 0, :, 1:-1]
+        torch.testing.assert_close(RoadProgram(network, views=Views(scales=(0.5,)))(image_BHWC), expected_BHW)
+        mean_BHW = (expected_BHW + RoadProgram(network)(image_BHWC)) / 2
+        torch.testing.assert_close(RoadProgram(network, views=Views(scales=(0.5, 1)))(image_BHWC), mean_BHW)
 
 
 def test_a_picture_does_not_depend_on_its_neighbours_in_the_batch() -> None:

@@ -11,6 +11,7 @@ from roadseg_train.half import halve
 from roadseg_train.model import RoadProgram, UNet
 from roadseg_train.quantise import INT8_FILE, Quantisation, choose_frames, float_nodes, quantise_program
 from roadseg_train.run import RunRecord
+from roadseg_train.views import Views
 
 QUANTISATION = Quantisation(
     calibrated_on="fit",
@@ -66,12 +67,13 @@ def test_the_first_and_last_convolution_of_each_network_stay_float() -> None:
     assert set(float_nodes(graph)) == {"cast", "a0", "b0", "a4", "b4", "mean", "sigmoid"}
 
 
-@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("several", [False, True])
 def test_networks_of_any_widths_are_quantised(
-    tmp_path: Path, camvid: Path, config: TrainConfig, program: RoadProgram, mirror: bool
+    tmp_path: Path, camvid: Path, config: TrainConfig, program: RoadProgram, several: bool
 ) -> None:
-    if mirror:
-        program = RoadProgram(*program.networks, halve(UNet((4, 12)).eval()), mirror=True).eval()
+    if several:
+        networks = (*program.networks, halve(UNet((4, 12)).eval()))
+        program = RoadProgram(*networks, views=Views(mirror=True, scales=(0.5, 1.5))).eval()
     export_programs(program, tmp_path, multiple_px=config.multiple_px)
     frames = choose_frames(RunRecord.of(config=config, data=[str(camvid)], split="fit"))
     quantisation = quantise_program(tmp_path, frames, rule=SizeRule.of(config), threshold=0.5)

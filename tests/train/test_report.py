@@ -103,11 +103,11 @@ def test_several_networks_and_mirroring_are_told(evaluate: Evaluate, config: Tra
     alone = read(render_report(evaluate(), [], None)).text
     assert "Run runs/first , step 6 of 6 Fitted on" in alone
     other = Member(run="runs/second", config=config.model_copy(update={"seed": 7}), step=5)
-    both = evaluate().model_copy(update={"others": [other], "mirror": True})
+    both = evaluate().model_copy(update={"others": [other], "mirror": True, "scales": (0.5, 1.5)})
     page = read(render_report(both, [], None)).text
-    assert "step 6, averaged with 1 more, mirrored too" in page
+    assert "step 6, averaged with 1 more, at scales 0.5 and 1.5, mirrored too" in page
     assert "Runs runs/first , step 6 of 6; runs/second , step 5 of 6" in page
-    assert "the mean of 4: of each run's network, on the picture and on its mirror image" in page
+    assert "the mean of 8: of each run's network, at scales 0.5 and 1.5, mirrored too" in page
     assert "Configuration of runs/second preset test · seed 7" in page
 
 

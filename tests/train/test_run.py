@@ -10,6 +10,7 @@ from roadseg_train.loop import Trainer
 from roadseg_train.model import UNet
 from roadseg_train.run import Member, RunRecord, load_runs, open_run, read_run
 from roadseg_train.storage import Place, at
+from roadseg_train.views import Views
 
 
 @pytest.fixture
@@ -73,14 +74,14 @@ def save_run(run: Place, record: RunRecord, value: float) -> Place:
 
 def test_the_averaged_network_is_loaded(tmp_path: Path, record: RunRecord) -> None:
     run = save_run(at(tmp_path / "a"), record, 3.0)
-    loaded = load_runs([run], mirror=False)
+    loaded = load_runs([run], views=Views())
     assert loaded.record == record
     assert loaded.members == [Member(run=str(tmp_path / "a"), config=record.config, step=0)]
     (network,) = loaded.program.networks
     assert isinstance(network, UNet)
     assert bool((network.head.weight == 3.0).all())
     assert not loaded.program.training
-    assert not loaded.program.mirror
+    assert loaded.program.views == Views()
 
 
 def test_several_runs_are_one_program(tmp_path: Path, record: RunRecord) -> None:
@@ -88,29 +89,29 @@ def test_several_runs_are_one_program(tmp_path: Path, record: RunRecord) -> None
         update={"config": record.config.model_copy(update={"seed": 1, "num_steps": 9}), "fit_frames": ["new/train/x"]}
     )
     runs = [save_run(at(tmp_path / "a"), record, 1.0), save_run(at(tmp_path / "b"), other, 2.0)]
-    loaded = load_runs(runs, mirror=True)
+    loaded = load_runs(runs, views=Views(mirror=True))
     assert loaded.record.fit_frames == [*record.fit_frames, "new/train/x"]
     assert (loaded.record.config, loaded.record.data) == (record.config, record.data)
     assert [member.config for member in loaded.members] == [record.config, other.config]
     heads = [network.get_parameter("head.weight").detach() for network in loaded.program.networks]
     assert [float(weights.mean()) for weights in heads] == [1.0, 2.0]
-    assert loaded.program.mirror
+    assert loaded.program.views == Views(mirror=True)
 
 
 def test_runs_that_cannot_be_one_program_are_refused(tmp_path: Path, record: RunRecord) -> None:
     run = save_run(at(tmp_path / "a"), record, 1.0)
     with pytest.raises(RunError, match="given twice"):
-        load_runs([run, run], mirror=False)
+        load_runs([run, run], views=Views())
     open_run(at(tmp_path / "b"), record.model_copy(update={"split": "trainval"}))
     with pytest.raises(RunError, match=r"'fit' and .*/b on 'trainval'; give runs of one split"):
-        load_runs([run, at(tmp_path / "b")], mirror=False)
+        load_runs([run, at(tmp_path / "b")], views=Views())
     larger = record.config.model_copy(update={"short_side_px": 64})
     open_run(at(tmp_path / "c"), record.model_copy(update={"config": larger}))
     with pytest.raises(RunError, match="different sizes; give runs that have short_side_px"):
-        load_runs([run, at(tmp_path / "c")], mirror=False)
+        load_runs([run, at(tmp_path / "c")], views=Views())
 
 
 def test_a_run_without_checkpoint_says_what_to_do(tmp_path: Path, record: RunRecord) -> None:
     open_run(at(tmp_path), record)
     with pytest.raises(RunError, match="run fit until"):
-        load_runs([at(tmp_path)], mirror=False)
+        load_runs([at(tmp_path)], views=Views())

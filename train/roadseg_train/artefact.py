@@ -20,6 +20,7 @@ from roadseg_train.model import RoadProgram
 from roadseg_train.quantise import INT8_FILE, Quantisation, QuantisationFrames, quantise_program
 from roadseg_train.run import Member
 from roadseg_train.storage import Place, temporary_folder
+from roadseg_train.views import Views
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -73,7 +74,7 @@ def publish(
     for value, form, kind in ((name, NAME_FORM, "name"), (version, VERSION_FORM, "version")):
         if not form.fullmatch(value):
             raise ArtefactError(f"{value!r} cannot be a {kind}; use lower-case letters, digits and dashes")
-    measured_on = _measured_on(evaluation, members, fitted_on, mirror=program.mirror)
+    measured_on = _measured_on(evaluation, members, fitted_on, program.views)
     place = store / name / version
     taken = f"{place} is published already and a version is never re-used; choose another --version"
     if MANIFEST in place.names():
@@ -116,7 +117,7 @@ def publish(
             "overall": evaluation.overall.model_dump(),
             "by_drive": {drive: scores.model_dump() for drive, scores in evaluation.by_drive.items()},
         },
-        "training": _describe_training(members, fitted_on, mirror=program.mirror),
+        "training": _describe_training(members, fitted_on, program.views),
         "libraries": {"python": platform.python_version()}
         | {library: importlib.metadata.version(library) for library in LIBRARIES},
     }
@@ -142,7 +143,7 @@ def git_commit() -> str | None:
         return None
 
 
-def _measured_on(evaluation: Evaluation, members: Sequence[Member], fitted_on: str, *, mirror: bool) -> str:
+def _measured_on(evaluation: Evaluation, members: Sequence[Member], fitted_on: str, views: Views) -> str:
     if evaluation.seen_in_training:
         raise ArtefactError(
             f"the evaluation's split {evaluation.split!r} was fitted on, so its scores say nothing; "
@@ -152,11 +153,10 @@ def _measured_on(evaluation: Evaluation, members: Sequence[Member], fitted_on: s
         raise ArtefactError(
             "the evaluation's split 'random-heldout' is there to show what a leak pretends; evaluate on 'heldout'"
         )
-    if evaluation.mirror != mirror or len(evaluation.members) != len(members):
+    if evaluation.views != views or len(evaluation.members) != len(members):
         raise ArtefactError(
-            f"the evaluation is of {_kind(len(evaluation.members), mirror=evaluation.mirror)}, to be published is "
-            f"{_kind(len(members), mirror=mirror)}; evaluate and publish with the same number of --run and the same "
-            "--mirror"
+            f"the evaluation is of {_kind(len(evaluation.members), evaluation.views)}, to be published is "
+            f"{_kind(len(members), views)}; evaluate and publish with the same number of --run, --mirror and --scales"
         )
     if [(m.config, m.step) for m in evaluation.members] != [(m.config, m.step) for m in members]:
         raise ArtefactError(
@@ -166,18 +166,16 @@ def _measured_on(evaluation: Evaluation, members: Sequence[Member], fitted_on: s
     return "these weights" if evaluation.fitted_on == fitted_on else "same recipe, split held out"
 
 
-def _kind(num_networks: int, *, mirror: bool) -> str:
-    return f"{num_networks} network{'s' if num_networks > 1 else ''} {'with' if mirror else 'without'} mirroring"
+def _kind(num_networks: int, views: Views) -> str:
+    return f"{num_networks} network{'s' if num_networks > 1 else ''} {views.text()}"
 
 
-def _describe_training(members: Sequence[Member], fitted_on: str, *, mirror: bool) -> dict[str, Any]:
+def _describe_training(members: Sequence[Member], fitted_on: str, views: Views) -> dict[str, Any]:
     first, *others = [{"step": member.step, "config": member.config.model_dump(mode="json")} for member in members]
     training = {"fitted_on": fitted_on, **first}
     if others:
         training["others"] = others
-    if mirror:
-        training["mirror"] = True
-    return training
+    return training | views.model_dump(mode="json", exclude_defaults=True)
 
 
 def _describe(path: Path) -> dict[str, Any]:

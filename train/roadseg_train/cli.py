@@ -14,6 +14,7 @@ from roadseg_train.config import DEFAULT_THRESHOLD, PRESETS, override
 from roadseg_train.errors import RoadsegTrainError
 from roadseg_train.progress import SUMMARY
 from roadseg_train.split import SPLITS, other_side
+from roadseg_train.views import Views
 
 if TYPE_CHECKING:
     from roadseg_train.evaluate import Evaluation
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 PLACE = ", a folder or s3://bucket/name"
 RUNS_HELP = f"The run of fit{PLACE}; repeated, the mean of several runs' networks."
 MIRROR_HELP = "Each network also sees the picture mirrored; the mean of both."
+SCALES_HELP = "What each network sees, such as 0.5,1.5: the picture at these scales; the mean of all."
 SPLIT_HELP = "; ".join(f"{name}: {meaning}" for name, meaning in SPLITS.items())
 
 app = typer.Typer(
@@ -105,6 +107,16 @@ def fit(
     typer.echo(f"next: roadseg-train evaluate --run {run}")
 
 
+def parse_views(mirror: bool, scales: str) -> Views:
+    """Scales are numbers with commas between them, each once."""
+    try:
+        return Views(mirror=mirror, scales=tuple(float(scale) for scale in scales.split(",")))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{scales!r} is no list of different numbers from 0.25 to 4, such as 0.5,1.5", param_hint="--scales"
+        ) from error
+
+
 def parse_workers(text: str) -> int | tuple[int, int]:
     """`N`, or `MIN:MAX` with 1 <= MIN <= MAX."""
     try:
@@ -124,6 +136,7 @@ def evaluate(
     run: Annotated[list[str], typer.Option(help=RUNS_HELP)],
     split: Annotated[str, typer.Option(help=SPLIT_HELP)] = "heldout",
     mirror: Annotated[bool, typer.Option("--mirror", help=MIRROR_HELP)] = False,
+    scales: Annotated[str, typer.Option(help=SCALES_HELP)] = "1",
     data: Annotated[list[str] | None, typer.Option(help=f"Datasets{PLACE}; default: those of the first run.")] = None,
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Probability from which a pixel is road.")
@@ -152,6 +165,7 @@ def evaluate(
     """
     from roadseg_train.storage import at, reach, temporary_folder  # noqa: PLC0415  # libraries take seconds to import
 
+    views = parse_views(mirror, scales)
     places, uris = [reach(one) for one in run], [reach(folder).uri for folder in data or []]
     from roadseg_train.cases import show_cases  # noqa: PLC0415
     from roadseg_train.check import check_data, check_pictures  # noqa: PLC0415
@@ -161,11 +175,11 @@ def evaluate(
     from roadseg_train.run import fetch, load_runs  # noqa: PLC0415
     from roadseg_train.submission import find_test_pictures, write_submission  # noqa: PLC0415
 
-    loaded = load_runs(places, mirror=mirror)
+    loaded = load_runs(places, views=views)
     record, members, program = loaded.record, loaded.members, loaded.program
     if uris:
         record = record.model_copy(update={"data": uris})
-    network_random = read_leaky_iou(at(leaky), members=members, mirror=mirror, split=split) if leaky else None
+    network_random = read_leaky_iou(at(leaky), members=members, views=views, split=split) if leaky else None
     roots = fetch(record.data)
     say_left_out(check_data(roots, [split], everything=True))  # the leak is measured on all
     pictures = find_test_pictures(roots) if kitti_submission else None
@@ -189,7 +203,7 @@ def evaluate(
         for warning in pictures.warnings:
             typer.echo(f"warning: {warning}", err=True)
     name = f"{evaluation.dataset.replace(' ', '-').lower()}-{split.replace(':', '-')}"
-    name += "".join(f"-with-{Path(other.uri).name}" for other in places[1:]) + ("-mirror" if mirror else "")
+    name += "".join(f"-with-{Path(other.uri).name}" for other in places[1:]) + views.suffix
     with temporary_folder() as folder:
         (folder / "metrics.json").write_text(evaluation.model_dump_json(indent=2) + "\n")
         report = render_report(evaluation, show_cases(program, frames, evaluation), pictures)
@@ -212,6 +226,7 @@ def publish(
     version: Annotated[str, typer.Option(help="Version, never used before.")],
     evaluation: Annotated[str, typer.Option(help="metrics.json of evaluate: of the same runs, or the same recipes.")],
     mirror: Annotated[bool, typer.Option("--mirror", help=MIRROR_HELP)] = False,
+    scales: Annotated[str, typer.Option(help=SCALES_HELP)] = "1",
     int8: Annotated[
         bool,
         typer.Option("--int8", help="Add an int8 program, if it scores as well; needs the first run's data."),
@@ -220,12 +235,13 @@ def publish(
     """Export the newest checkpoint of a run, or the mean of several, as an artefact for `roadseg-serve run --model`."""
     from roadseg_train.storage import reach  # noqa: PLC0415  # libraries take seconds to import
 
+    views = parse_views(mirror, scales)
     places, models, metrics = [reach(one) for one in run], reach(store), reach(evaluation)
     from roadseg_train import artefact  # noqa: PLC0415
     from roadseg_train.evaluate import read_evaluation  # noqa: PLC0415
     from roadseg_train.run import load_runs  # noqa: PLC0415
 
-    loaded = load_runs(places, mirror=mirror)
+    loaded = load_runs(places, views=views)
     int8_frames = None
     if int8:
         from roadseg_train.quantise import choose_frames  # noqa: PLC0415

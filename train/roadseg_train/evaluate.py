@@ -30,6 +30,7 @@ from roadseg_train.predict import predict_input, to_frame
 from roadseg_train.robustness import Robustness, measure_robustness, spread
 from roadseg_train.run import Member
 from roadseg_train.storage import Place
+from roadseg_train.views import Scales, Views
 
 
 class FrameScore(BaseModel):
@@ -65,7 +66,8 @@ class Evaluation(BaseModel):
     config: TrainConfig
     step: int
     others: list[Member] = []
-    mirror: bool = False  # each also saw the mirrored picture
+    mirror: bool = False  # see Views
+    scales: Scales = (1.0,)
     fitted_on: str
     data: list[str]
     dataset: str
@@ -89,6 +91,11 @@ class Evaluation(BaseModel):
     def members(self) -> list[Member]:
         """Every network, the first one included."""
         return [Member(run=self.run, config=self.config, step=self.step), *self.others]
+
+    @property
+    def views(self) -> Views:
+        """What each of them saw of a picture."""
+        return Views(mirror=self.mirror, scales=self.scales)
 
 
 def evaluate_frames(
@@ -143,7 +150,7 @@ def evaluate_frames(
         config=first.config,
         step=first.step,
         others=others,
-        mirror=program.mirror,
+        **program.views.model_dump(),
         fitted_on=fitted_on,
         data=list(data),
         dataset=" + ".join(sorted({frame.dataset for frame in frames})),
@@ -186,13 +193,13 @@ def read_evaluation(path: Place) -> Evaluation:
         raise RunError(f"{path} is no metrics.json of this version ({error}); evaluate again") from error
 
 
-def read_leaky_iou(path: Place, *, members: Sequence[Member], mirror: bool, split: str) -> float:
+def read_leaky_iou(path: Place, *, members: Sequence[Member], views: Views, split: str) -> float:
     """The road IoU that the same recipe claims on its random split.
 
     Args:
         path: metrics.json of that.
         members: the recipe to compare with; the seeds may differ.
-        mirror: whether it also looks at mirrored pictures.
+        views: how it looks at pictures.
         split: the split that is evaluated beside it.
 
     Raises:
@@ -207,7 +214,7 @@ def read_leaky_iou(path: Place, *, members: Sequence[Member], mirror: bool, spli
     recipes = [
         [member.config.model_copy(update={"seed": 0}) for member in program] for program in (leaky.members, members)
     ]
-    if recipes[0] != recipes[1] or leaky.mirror != mirror or split != "heldout":
+    if recipes[0] != recipes[1] or leaky.views != views or split != "heldout":
         raise RunError(
             f"{path} is not of the same recipe; fit both with the same options and evaluate this on 'heldout'"
         )

@@ -8,6 +8,7 @@ head, Shi et al. 2016 (arXiv 1609.05158).
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import pairwise
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from roadseg_train.dataset import NUM_CLASSES
+from roadseg_train.views import Views
 
 # Maps uint8 to about unit variance for street scenes; part of the network so that no caller can do it differently.
 PIXEL_MEAN, PIXEL_STD = 0.4 * 255, 0.25 * 255
@@ -136,24 +138,40 @@ class RoadProgram(nn.Module):
 
     Args:
         networks: at least one; the probability is the mean of theirs.
-        mirror: each network also sees the picture flipped left to right, and that probability, flipped back, counts
-            as much.
+        views: what each network sees of a picture; the probability of each view, brought back, counts as much.
     """
 
-    def __init__(self, *networks: UNet, mirror: bool = False) -> None:
+    def __init__(self, *networks: UNet, views: Views | None = None) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
-        self.mirror = mirror
+        self.views = views or Views()
 
     def forward(self, image: Tensor) -> Tensor:
         """`image` (B, H, W, 3) uint8 RGB -> road probability (B, H, W), float32 in [0, 1]."""
         image_BCHW = normalise(image.permute(0, 3, 1, 2))
-        if self.mirror:
+        if self.views.mirror:
             image_BCHW = torch.cat((image_BCHW, image_BCHW.flip(3)))  # one batch, as that is quicker than two
-        # Widened before they are averaged, as autocast leaves them in bfloat16.
-        probs_BHW = [torch.sigmoid(network(image_BCHW)).float() for network in self.networks]
+        probs_BHW = [
+            _look(network, image_BCHW, Fraction(scale).limit_denominator(64))
+            for scale in self.views.scales
+            for network in self.networks
+        ]
         prob_BHW = torch.stack(probs_BHW).mean(0) if len(probs_BHW) > 1 else probs_BHW[0]
-        if self.mirror:
+        if self.views.mirror:
             prob_BHW, mirrored_BHW = prob_BHW.unflatten(0, (2, -1))
             prob_BHW = (prob_BHW + mirrored_BHW.flip(2)) / 2
         return prob_BHW
+
+
+def _look(network: nn.Module, image_BCHW: Tensor, scale: Fraction) -> Tensor:
+    """(B, 3, H, W) float, normalised -> road probability (B, H, W) of a network that sees it at this scale."""
+    height, width = image_BCHW.shape[-2:]
+    if scale != 1:
+        # In whole numbers, so that an exported program can do it for any size.
+        size = [side * scale.numerator // scale.denominator for side in (height, width)]
+        image_BCHW = F.interpolate(image_BCHW, size=size, mode="bilinear")
+    # Widened before anything is averaged, as autocast leaves it in bfloat16.
+    prob_BHW = torch.sigmoid(network(image_BCHW)).float()
+    if scale != 1:
+        prob_BHW = F.interpolate(prob_BHW[:, None], size=[height, width], mode="bilinear")[:, 0]
+    return prob_BHW

@@ -18,6 +18,7 @@ from roadseg_train.mirror import mirror
 from roadseg_train.model import RoadProgram, UNet
 from roadseg_train.split import other_side, select
 from roadseg_train.storage import Place, at
+from roadseg_train.views import Views
 
 RECORD = "run.json"
 
@@ -137,12 +138,12 @@ def read_run(run: Place) -> RunRecord:
         raise RunError(f"{run / RECORD} is not of this version of roadseg: {error}; start a new run") from error
 
 
-def load_runs(runs: Sequence[Place], *, mirror: bool) -> LoadedRuns:
+def load_runs(runs: Sequence[Place], *, views: Views) -> LoadedRuns:
     """The averaged networks of the newest whole checkpoints as the program that is published, weights rounded.
 
     Args:
         runs: at least one; of one split and one size rule.
-        mirror: see `RoadProgram`.
+        views: see `RoadProgram`.
 
     Raises:
         RunError: one is no run or has no whole checkpoint, or they cannot be one program.
@@ -169,7 +170,7 @@ def load_runs(runs: Sequence[Place], *, mirror: bool) -> LoadedRuns:
     return LoadedRuns(
         record=records[0].model_copy(update={"fit_frames": list(fitted)}),
         members=members,
-        program=RoadProgram(*networks, mirror=mirror).eval(),
+        program=RoadProgram(*networks, views=views).eval(),
     )
 
 
