@@ -54,13 +54,14 @@ class Prometheus:
         }
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         (folder / "rules.yaml").write_text(rules)
-        programs = subprocess.run([ROOT / "ci/prometheus"], check=True, capture_output=True, text=True).stdout.strip()
+        found = subprocess.run([ROOT / "ci/prometheus"], check=False, capture_output=True, text=True)
+        assert found.returncode == 0, found.stderr
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    f"{programs}/prometheus",
+                    f"{found.stdout.strip()}/prometheus",
                     f"--config.file={folder / 'prometheus.yml'}",
                     f"--storage.tsdb.path={folder / 'data'}",
                     f"--web.listen-address=127.0.0.1:{port}",

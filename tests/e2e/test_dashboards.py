@@ -25,6 +25,7 @@ from tests.wire import wait_until
 NAMESPACE, RELEASE = "here", "road"
 PYTHON_DATA_PLANE = {r"^haproxy_": "ci/serve has Ray's Python proxy"}
 UPLOAD_EVERY_S = 0.2
+NUM_STEPS, CHECKPOINT_EVERY = 100_000, 50  # more than there is time for
 # Ray exports every ten seconds; a rate needs two exports, and a training has to start meanwhile.
 LOAD_TIMEOUT_S, LOOK_EVERY_S = 240, 5
 
@@ -68,7 +69,8 @@ def training_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     write_dataset(folder / "CamVid")
     ray_folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # short: its sockets are in it
     command = [str(ROOT / ".venv/dev/bin/roadseg-train"), "fit", "--data", str(folder / "CamVid")]
-    command += ["--run", str(folder / "runs/first"), "--steps", "100000", "--checkpoint-every", "50"]
+    command += ["--run", str(folder / "runs/first"), "--steps", str(NUM_STEPS)]
+    command += ["--checkpoint-every", str(CHECKPOINT_EVERY)]
     command += ["--workers", "1", "--cpus-per-worker", "1", "--loaders", "0"]
     environment = os.environ | {"RAY_TMPDIR": str(ray_folder)}
     environment |= {"AUTOSCALER_METRIC_PORT": str(free_port()), "DASHBOARD_METRIC_PORT": str(free_port())}
@@ -137,6 +139,23 @@ def test_every_question_finds_something(server: Server, prometheus: Prometheus) 
             if not failures or time.monotonic() > deadline_s:
                 break
     assert not failures, "\n".join(failures)
+
+
+def test_a_training_tells_how_far_it_is(prometheus: Prometheus) -> None:
+    def told(name: str) -> float:
+        query = f'ray_roadseg_train_{name}{{release="{RELEASE}", run="first"}}'
+        (series,) = ask(prometheus.url, "query", query=query)["result"]
+        return float(series["value"][1])
+
+    assert told("running") == told("starts_total") == 1
+    assert told("last_step") == NUM_STEPS
+    # Each is told at a moment of its own.
+    assert told("checkpoints_total") == pytest.approx(told("steps_total") / CHECKPOINT_EVERY, abs=2)
+    assert told("steps_total") == pytest.approx(told("step"), abs=CHECKPOINT_EVERY)
+    assert 0 < told("loss") < 10
+    assert 0 < told("heldout_iou") <= 1
+    assert told("images_per_second") > 0
+    assert 0 <= told("data_wait_share") <= 1
 
 
 def test_no_alert_fires_while_all_is_well(prometheus: Prometheus) -> None:
