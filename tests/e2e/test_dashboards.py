@@ -25,9 +25,9 @@ from tests.wire import wait_until
 NAMESPACE, RELEASE = "here", "road"
 PYTHON_DATA_PLANE = {r"^haproxy_": "ci/serve has Ray's Python proxy"}
 UPLOAD_EVERY_S = 0.2
-NUM_STEPS, CHECKPOINT_EVERY = 100_000, 50  # more than there is time for
+NUM_STEPS, CHECKPOINT_EVERY = 100_000, 5  # more than there is time for
 # Ray exports every ten seconds; a rate needs two exports, and a training has to start meanwhile.
-LOAD_TIMEOUT_S, LOOK_EVERY_S = 240, 5
+LOAD_TIMEOUT_S, LOOK_EVERY_S = 480, 5
 
 
 def labels(component: str) -> dict[str, str]:
@@ -150,8 +150,8 @@ def test_a_training_tells_how_far_it_is(prometheus: Prometheus) -> None:
     assert told("running") == told("starts_total") == 1
     assert told("last_step") == NUM_STEPS
     # Each is told at a moment of its own.
-    assert told("checkpoints_total") == pytest.approx(told("steps_total") / CHECKPOINT_EVERY, abs=2)
-    assert told("steps_total") == pytest.approx(told("step"), abs=CHECKPOINT_EVERY)
+    assert told("checkpoints_total") == pytest.approx(told("steps_total") / CHECKPOINT_EVERY, abs=10)
+    assert told("steps_total") == pytest.approx(told("step"), abs=50)
     assert 0 < told("loss") < 10
     assert 0 < told("heldout_iou") <= 1
     assert told("images_per_second") > 0
