@@ -80,12 +80,13 @@ def load_helper_images(folder: Path) -> None:
 
     Only for the one-node cluster, which can pull nothing.
     """
+    run(ROOT / "ci/tools/install", "prometheus")
     tools, wheels = ROOT / ".tools/bin", ROOT / ".venv/dev/bin"
     operator = "FROM scratch\nCOPY ray-operator /manager\nUSER 65532\n"
     single = "FROM {base}\nCOPY {program} /usr/local/bin/{program}\nENV PATH=/usr/local/bin:/usr/bin:/bin\n"
     base = run(ROOT / "ci/base-image").strip()
-    package = (
-        f"FROM {base}\nRUN apt-get update && apt-get install --yes --no-install-recommends {{name}} "
+    redis = (
+        f"FROM {base}\nRUN apt-get update && apt-get install --yes --no-install-recommends redis-server "
         "&& rm -rf /var/lib/apt/lists/*\n"
     )
     image_of = {
@@ -103,8 +104,8 @@ def load_helper_images(folder: Path) -> None:
         "quay.io/kuberay/operator:v1.6.2": (operator, tools / "ray-operator"),
         image_of["traefik"]: (traefik, wheels / "traefik"),
         image_of["weed"]: (single.format(base="scratch", program="weed"), wheels / "weed"),
-        image_of["redis"]: (package.format(name="redis-server"), None),
-        image_of["prometheus"]: (package.format(name="prometheus"), None),
+        image_of["redis"]: (redis, None),
+        image_of["prometheus"]: (single.format(base="scratch", program="prometheus"), tools / "prometheus"),
     }
     for name, (recipe, program) in recipes.items():
         with tempfile.TemporaryDirectory() as context:
