@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ray.serve._private.constants import DEFAULT_LATENCY_BUCKET_MS
 
 from roadseg_serve.settings import AppArgs
 
@@ -28,6 +29,10 @@ MORE: dict[str, Schema] = {
     "commonLabels": TEXTS,
     "commonAnnotations": TEXTS,
     "*.annotations": TEXTS,
+    "monitoring.*.labels": TEXTS,
+    "monitoring.podMonitors.interval": {"type": "string", "pattern": "^[0-9]+(s|m)$"},
+    "monitoring.rules.*Target": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+    "monitoring.rules.latencyThresholdMs": {"enum": DEFAULT_LATENCY_BUCKET_MS},
     "*.nodeSelector": TEXTS,
     "*.affinity": OPEN_MAP,
     "*.resources": {

@@ -11,6 +11,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "roadseg"
 HELM = ROOT / ".tools" / "bin" / "helm"
+DASHBOARDS = CHART / "files" / "dashboards"
 EVERYTHING = CHART / "tests" / "everything.yaml"
 OVERLAYS = (None, *sorted(CHART.glob("values-*.yaml")))
 

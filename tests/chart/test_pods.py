@@ -39,8 +39,8 @@ def everything(render: Callable[..., Objects]) -> Objects:
 
 def test_every_pod_meets_the_restricted_standard(everything: Objects) -> None:
     found = list(pods(everything))
-    # Head and worker to serve, to train and for the job, with its submitter, and the test; then S3 and Redis.
-    assert len(found) == 8 * len(OVERLAYS) + 2
+    # Head and worker to serve, to train and for the job, its submitter, and the test; then S3, Redis and Prometheus.
+    assert len(found) == 8 * len(OVERLAYS) + 3
     for pod in found:
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["runAsUser"] > 0
@@ -81,7 +81,7 @@ def clusters_of(item: dict[str, Any]) -> list[dict[str, Any]]:
 def test_no_image_is_left_open(everything: Objects) -> None:
     images = {container["image"] for pod in pods(everything) for container in pod["containers"]}
     assert {"roadseg/serve:0.1.0", "roadseg/serve-gpu:0.1.0", "roadseg/train:0.1.0"} < images
-    assert all(re.search(r"(:[0-9]+(\.[0-9]+)+|@sha256:[0-9a-f]{64})$", image) for image in images)
+    assert all(re.search(r"(:v?[0-9]+(\.[0-9]+)+|@sha256:[0-9a-f]{64})$", image) for image in images)
 
 
 def test_ray_drains_before_kubernetes_kills(everything: Objects) -> None:

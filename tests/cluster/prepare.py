@@ -13,17 +13,19 @@ from pathlib import Path
 
 import boto3
 import numpy as np
+import yaml
 from botocore.config import Config
 from mypy_boto3_s3 import S3Client
 from PIL import Image
 
 from docs.scenes import Scene, draw
+from helm.rules import rules
 from tests.cluster import kube
 from tests.cluster.kube import kubectl, run
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-NAMESPACE, OPERATOR_NAMESPACE = "roadseg", "kuberay-operator"
+NAMESPACE, OPERATOR_NAMESPACE, MONITORING_NAMESPACE = "roadseg", "kuberay-operator", "monitoring"
 OPERATOR_MODULE = ROOT / "ci/tools/kuberay"
 BUCKET = "road"
 ENTRIES = ("api-keys", "auth_token", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "redis-password")
@@ -78,6 +80,7 @@ def load_helper_images(folder: Path) -> None:
 
     Only for the one-node cluster, which can pull nothing.
     """
+    run(ROOT / "ci/tools/install", "prometheus")
     tools, wheels = ROOT / ".tools/bin", ROOT / ".venv/dev/bin"
     operator = "FROM scratch\nCOPY ray-operator /manager\nUSER 65532\n"
     single = "FROM {base}\nCOPY {program} /usr/local/bin/{program}\nENV PATH=/usr/local/bin:/usr/bin:/bin\n"
@@ -92,6 +95,7 @@ def load_helper_images(folder: Path) -> None:
             ("traefik", (HERE / "traefik.yaml").read_text()),
             ("weed", (ROOT / "k8s/dev-s3.yaml").read_text()),
             ("redis", (ROOT / "k8s/dev-redis.yaml").read_text()),
+            ("prometheus", (ROOT / "k8s/dev-prometheus.yaml").read_text()),
         )
     }
     # Traefik's arguments are those of its image's entry point.
@@ -101,6 +105,7 @@ def load_helper_images(folder: Path) -> None:
         image_of["traefik"]: (traefik, wheels / "traefik"),
         image_of["weed"]: (single.format(base="scratch", program="weed"), wheels / "weed"),
         image_of["redis"]: (redis, None),
+        image_of["prometheus"]: (single.format(base="scratch", program="prometheus"), tools / "prometheus"),
     }
     for name, (recipe, program) in recipes.items():
         with tempfile.TemporaryDirectory() as context:
@@ -168,6 +173,23 @@ def install_services(keys: Keys) -> None:
     for deployment in ("seaweedfs", "redis"):
         _wait_for_deployment(NAMESPACE, deployment)
     _wait_for_deployment("traefik", "traefik")
+
+
+def install_prometheus(release: str) -> None:
+    """Prometheus in a namespace of its own, with the rules of a release."""
+    kubectl("apply", f"--filename={ROOT / 'k8s/dev-prometheus.yaml'}")
+    values = yaml.safe_load((ROOT / "helm/roadseg/values.yaml").read_text())["monitoring"]["rules"]
+    kube.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "prometheus-rules", "namespace": MONITORING_NAMESPACE},
+            "data": {"rules.yaml": rules(NAMESPACE, release, values)},
+        }
+    )
+    # One that was there before read its rules when it started.
+    kubectl("rollout", "restart", "deployment/prometheus", f"--namespace={MONITORING_NAMESPACE}")
+    _wait_for_deployment(MONITORING_NAMESPACE, "prometheus")
 
 
 def _wait_for_deployment(namespace: str, name: str) -> None:

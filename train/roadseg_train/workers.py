@@ -28,6 +28,7 @@ from roadseg_train.errors import RoadsegTrainError, RunError
 from roadseg_train.group import sum_over_workers
 from roadseg_train.loop import Machine, Wish
 from roadseg_train.progress import Bar, BarDisplay, LineDisplay, Progress, Summary
+from roadseg_train.prometheus import DriverMetrics, WorkerMetrics
 from roadseg_train.run import RECORD, RunRecord
 from roadseg_train.stop import StopSignals
 from roadseg_train.storage import Place
@@ -98,14 +99,16 @@ class RayHost:
     """A Ray Train worker.
 
     Args:
+        run: its name.
         notice: of a wish to stop.
         device: of this worker.
         terminal: whether the driver prints to one.
     """
 
-    def __init__(self, notice: ActorHandle[StopNotice], device: torch.device, *, terminal: bool) -> None:
+    def __init__(self, run: str, notice: ActorHandle[StopNotice], device: torch.device, *, terminal: bool) -> None:
         self._device = device
         self._first = ray.train.get_context().get_world_rank() == 0
+        self._metrics = WorkerMetrics(run) if self._first else None
         self._stop_asked: list[ObjectRef[None]] = [notice.asked.remote()] if self._first else []
         self._next_look_s: float = 0.0
         self._saved_early: bool = False
@@ -116,6 +119,8 @@ class RayHost:
 
         Ray trusts the newest checkpoint that it has noted, and refuses a run when one of those is gone.
         """
+        if self._metrics:
+            self._metrics.note_checkpoint()
         ray.train.report(metrics)
 
     def wish(self) -> Wish:
@@ -139,7 +144,9 @@ class RayHost:
         return Wish.GO_ON
 
     def show(self, progress: Progress) -> None:
-        """Show it where the driver is."""
+        """Show it where the driver is, and to Prometheus."""
+        assert self._metrics is not None, "only the first worker shows"
+        self._metrics.note_step(progress)
         self.display.show(progress)
 
 
@@ -186,8 +193,16 @@ def train_on_ray(run: Place, record: RunRecord, plan: WorkerPlan, stop: StopSign
             actor: Any = ray.remote(num_cpus=0)(StopNotice)
             notice = actor.options(scheduling_strategy=here).remote()
             threading.Thread(target=_pass_on, args=(stop, notice), daemon=True).start()
-            fit = functools.partial(_fit, run, record, plan, notice)
-            return ray_thread.submit(persist, fit, functools.partial(checkpoint.newest_step, run)).result()
+            metrics = DriverMetrics(name_of(run))
+
+            def fit() -> Summary:
+                metrics.note_start()
+                return _fit(run, record, plan, notice)
+
+            try:
+                return ray_thread.submit(persist, fit, functools.partial(checkpoint.newest_step, run)).result()
+            finally:
+                metrics.note_end()  # before Ray is, which would complain
         finally:
             ray.shutdown()
 
@@ -219,6 +234,11 @@ def persist(fit: Callable[[], Summary], newest_step: Callable[[], int]) -> Summa
             print(f"workers failed ({reason}); starting them again from step {step}", file=sys.stderr, flush=True)
 
 
+def name_of(run: Place) -> str:
+    """What Ray and Prometheus call the run: the last part of its place."""
+    return storage.for_ray(run)[1].rpartition("/")[2]
+
+
 def _start_ray(plan: WorkerPlan) -> None:
     os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"  # it prints each line of the workers twice
     if os.environ.get("RAY_ADDRESS"):
@@ -239,7 +259,7 @@ def _pass_on(stop: StopSignals, notice: ActorHandle[StopNotice]) -> None:
 def _fit(run: Place, record: RunRecord, plan: WorkerPlan, notice: ActorHandle[StopNotice]) -> Summary:
     new: Any = ray.train  # type checkers see what its first version took and returned
     filesystem, path = storage.for_ray(run)
-    parent, _, name = path.rpartition("/")
+    parent = path.rpartition("/")[0]
     resources = {"CPU": plan.num_cpus} | ({"GPU": 1} if plan.gpu else {})
     trainer = new.torch.TorchTrainer(
         functools.partial(_worker_loop, run.uri, record, plan, notice, terminal=sys.stderr.isatty()),
@@ -247,7 +267,7 @@ def _fit(run: Place, record: RunRecord, plan: WorkerPlan, notice: ActorHandle[St
             num_workers=plan.num_workers, use_gpu=plan.gpu, resources_per_worker=resources
         ),
         run_config=new.RunConfig(
-            name=name,
+            name=name_of(run),
             storage_path=parent,
             storage_filesystem=filesystem,
             logging_config=LoggingConfig("WARNING"),
@@ -265,7 +285,7 @@ def _worker_loop(
         raise RunError(f"{run} is not the same folder on every node; give a folder that all nodes share, or s3://…")
     torch.set_num_threads(plan.num_cpus)
     device = ray.train.torch.get_device() if plan.gpu else torch.device("cpu")
-    host = RayHost(notice, device, terminal=terminal)
+    host = RayHost(name_of(place), notice, device, terminal=terminal)
     try:
         return _train(place, record, host, _machine(plan, device))
     finally:
