@@ -19,7 +19,8 @@ from docs.scenes import Scene, draw
 from tests.cluster import kube, prepare, release
 from tests.cluster.kube import KubeError, get, is_ready, kubectl, pods, run, wait_until
 from tests.cluster.load import Load
-from tests.cluster.prepare import BUCKET, NAMESPACE, ROOT, Keys
+from tests.cluster.prepare import BUCKET, MONITORING_NAMESPACE, NAMESPACE, ROOT, Keys
+from tests.cluster.queries import NO_FAILURE, NO_GPU, every_query
 
 RELEASE = "roadseg"
 CHART = ROOT / "helm/roadseg"
@@ -32,6 +33,7 @@ WORKERS, HEAD, TRAIN_WORKERS = (
 TRAINED = f"s3://{BUCKET}/models/road-cluster/1"
 NUM_WORKERS = 2  # serve.workers.minReplicas
 READY_TIMEOUT_S = 600  # generous: the machine may be small and busy
+LOOK_BACK_S = 3600.0  # to before the load and the training
 CALM_S = 5.0  # constant load before and after what is done to the cluster
 
 
@@ -67,6 +69,7 @@ class Journey:
             self.change_it_back,
             self.lose_a_worker,
             self.lose_the_head,
+            self.find_every_figure,
             self.change_the_image,
             self.uninstall,
         ]
@@ -86,6 +89,7 @@ class Journey:
     def install_what_is_needed(self) -> None:
         prepare.install_operator()
         prepare.install_services(self.keys)
+        prepare.install_prometheus(RELEASE)
         prepare.put_dataset(self.keys)
 
     def install_the_chart(self) -> None:
@@ -107,6 +111,7 @@ class Journey:
         )
         _check(self._upload(key="wrong").status_code == 401, "a wrong key was let in")
         _check(self._upload(key=None).status_code == 401, "no key was let in")
+        _check(self._upload(picture=b"no picture").status_code == 415, "what is no picture was taken for one")
 
     # Training
 
@@ -239,6 +244,16 @@ class Journey:
             time.sleep(CALM_S)
         self._expect_no_failure("the loss of the head", load)
 
+    # Looking at it
+
+    def find_every_figure(self) -> None:
+        """After all that makes them: what dashboards and alerts ask of Prometheus is there."""
+        with kube.forwarded(MONITORING_NAMESPACE, "prometheus", 9090) as port:
+            missing = every_query(
+                f"http://127.0.0.1:{port}", NAMESPACE, RELEASE, may_be_empty=NO_GPU | NO_FAILURE, over_s=LOOK_BACK_S
+            )
+        _check(not missing, "Prometheus does not know all that is asked of it:\n" + "\n".join(missing))
+
     def uninstall(self) -> None:
         # First, as docs/operations.md says: KubeRay clears Redis by a job that needs the release's service account.
         kubectl("delete", f"rayservice/{RELEASE}", f"--namespace={NAMESPACE}", "--wait", "--timeout=5m")
@@ -269,10 +284,14 @@ class Journey:
     def _url(self) -> str:
         return f"http://{kube.node_address()}:{INGRESS_PORT}/upload"
 
-    def _upload(self, key: str | None = "", params: dict[str, str] | None = None) -> httpx.Response:
+    def _upload(
+        self, key: str | None = "", params: dict[str, str] | None = None, picture: bytes | None = None
+    ) -> httpx.Response:
         headers = {"Host": HOST} | ({} if key is None else {"X-API-Key": key or self.keys.api})
         try:
-            return httpx.post(self._url, headers=headers, params=params, files={"file": self.picture}, timeout=60)
+            return httpx.post(
+                self._url, headers=headers, params=params, files={"file": picture or self.picture}, timeout=60
+            )
         except httpx.TransportError as error:
             raise KubeError(f"no answer: {error!r}") from error
 
