@@ -121,6 +121,8 @@ def create_api(service: Service) -> FastAPI:
         summary="Road segmentation as a service",
         description=DESCRIPTION,
         responses=fault_response(),
+        # The spans of `trace` stand where those of FastAPI would, which do not know Ray's.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     describe = api.openapi
     api.openapi = lambda: complete_description(describe(), manifest)  # type: ignore[method-assign]  # FastAPI's own way
