@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError
 
-from roadseg_serve.api import Service, create_api
+from roadseg_serve.api import STEPS, Service, create_api
 from roadseg_serve.artefact import Manifest, SizeRule
 from roadseg_serve.errors import ModelUnavailableError, OverloadedError, RefitError
 from roadseg_serve.messages import Answer, Format, Frame, ModelName, Placement, Prediction, Wish
@@ -19,6 +19,7 @@ from roadseg_serve.metrics import Metrics
 from roadseg_serve.predict import size_rule_of
 from roadseg_serve.settings import AppArgs
 from roadseg_serve.stream import Streams
+from roadseg_serve.watch import Watch, look_around
 
 PROBE_TIMEOUT_S = 5.0
 
@@ -77,6 +78,7 @@ class Ingress:
                 backpressure=self._args.backpressure_config,
                 gate=self._args.gate,
                 streams=self._streams,
+                status=Watch(STEPS, look_around).status,
             )
         )
 
