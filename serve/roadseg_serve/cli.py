@@ -39,6 +39,15 @@ def run(
     log_format: Annotated[
         LogFormat, typer.Option(help="Of the lines in /tmp/ray/session_latest/logs/serve.")
     ] = LogFormat.TEXT,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            help="Port at which Prometheus finds the metrics, at /metrics.",
+            show_default="any free one",
+        ),
+    ] = None,
     trace: Annotated[
         bool,
         typer.Option(
@@ -60,7 +69,7 @@ def run(
         # Ray is slow to load, and reads the environment as it loads.
         from roadseg_serve.local import serve_until_stopped  # noqa: PLC0415
 
-        serve_until_stopped(args, host=host, port=port, log_format=log_format)
+        serve_until_stopped(args, host=host, port=port, log_format=log_format, metrics_port=metrics_port)
     except StartError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
