@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from fastapi import FastAPI
-from ray.exceptions import RayError
+from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayError, WorkerCrashedError
 from ray.serve.exceptions import BackPressureError
 
 from roadseg_serve.api import STEPS, Service, create_api
@@ -26,6 +26,9 @@ PROBE_TIMEOUT_S = 5.0
 # While versions change there are two models: a frame that was fitted for one and met the other is fitted anew.
 # With as many old replicas as new ones every other attempt fails, so twenty fail once in a million.
 MAX_ATTEMPTS = 20
+
+# What a call ends in whose replica ends in the midst of it, or whose answer is lost with a node.
+LOST = (RayActorError, ObjectLostError, NodeDiedError, WorkerCrashedError)
 
 Result = TypeVar("Result")
 
@@ -141,7 +144,8 @@ class Ingress:
 
         Raises:
             OverloadedError: a stage has enough to do.
-            ModelUnavailableError: every attempt met another model.
+            ModelUnavailableError: every attempt met another model, or a replica ended while it worked. It is not tried
+                again: a picture that ends replicas would end another.
         """
         for _ in range(MAX_ATTEMPTS):
             try:
@@ -150,4 +154,8 @@ class Ingress:
                 self._size_rule = size_rule_of(error)
             except BackPressureError as error:
                 raise OverloadedError("Too many pictures are waiting. Try again in a moment.") from error
+            except LOST as error:
+                raise ModelUnavailableError(
+                    "A part of the server ended while it worked on this. Send it again in a moment."
+                ) from error
         raise ModelUnavailableError("The model is being changed. Try again in a moment.")

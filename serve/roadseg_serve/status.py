@@ -8,7 +8,7 @@ Limits, which the page says too:
 * What a replica or a node counted last before it went is lost with it.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,13 +22,13 @@ QUANTILES = (0.5, 0.95)
 LATENCY = "ray_roadseg_stage_latency_ms_bucket"
 TOTAL_LATENCY = "ray_serve_http_request_latency_ms_bucket"
 BATCH_SIZE = "ray_roadseg_batch_size_bucket"
-REFUSALS = "ray_roadseg_rejected_uploads_total"
+REFUSALS = ("ray_roadseg_rejected_uploads_total", "ray_roadseg_refused_by_ray_total")
 LOADED = "ray_roadseg_model_loaded"
 REQUESTS = "ray_serve_num_http_requests_total"
 PROCESSING = "ray_serve_replica_processing_queries"
 TARGET = "ray_serve_autoscaling_target_replicas"
 WAITING = ("ray_serve_deployment_queued_queries", "ray_serve_batch_queue_length")
-NAMES = (LATENCY, TOTAL_LATENCY, BATCH_SIZE, REFUSALS, LOADED, REQUESTS, PROCESSING, TARGET, *WAITING)
+NAMES = (LATENCY, TOTAL_LATENCY, BATCH_SIZE, LOADED, REQUESTS, PROCESSING, TARGET, *WAITING, *REFUSALS)
 
 Labels = tuple[tuple[str, str], ...]  # sorted
 Series = dict[tuple[str, Labels], float]
@@ -184,7 +184,7 @@ def summarise(looks: Sequence[Look], steps: Iterable[str]) -> Status:
         failed_share=num_failed / num_requests if num_requests else None,
         latency_ms={step: quantiles for step, quantiles in latency.items() if quantiles is not None},
         batch_size=mean_of_whole_numbers(_by(gains, BATCH_SIZE, "le")),
-        refusals={reason: round(num) for reason, num in sorted(_by(gains, REFUSALS, "reason").items()) if round(num)},
+        refusals=_refusals(gains),
         deployments=_deployments(now),
         problems=list(now.problems),
     )
@@ -255,6 +255,13 @@ def _by(series: Series, name: str, label: str, **labels: str) -> dict[str, float
 def _quantiles(buckets: Mapping[str, float]) -> Quantiles | None:
     p50, p95 = (quantile(buckets, share) for share in QUANTILES)
     return None if p50 is None or p95 is None else Quantiles(p50=round(p50, 1), p95=round(p95, 1))
+
+
+def _refusals(gains: Series) -> dict[str, int]:
+    nums: Counter[str] = Counter()
+    for name in REFUSALS:
+        nums.update({reason: round(num) for reason, num in _by(gains, name, "reason").items()})
+    return {reason: num for reason, num in sorted(nums.items()) if num}
 
 
 def _models(series: Series) -> list[LoadedModel]:

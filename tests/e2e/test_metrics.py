@@ -65,6 +65,13 @@ def test_uploads_are_counted(server: Server) -> None:
     assert server.metric("ray_roadseg_batch_size_bucket", le="1.0") == before + 4
 
 
+def test_what_ray_refuses_is_counted_too(server: Server) -> None:
+    headers = {"x-request-timeout-seconds": "0.0001"}
+    answer = httpx.post(f"{server.url}/upload", files={"file": WHOLE}, headers=headers, timeout=ANSWER_TIMEOUT_S)
+    assert answer.json()["type"] == "urn:roadseg:request-timeout"
+    wait_until(lambda: server.metric("ray_roadseg_refused_by_ray_total", reason="request-timeout") == 1)
+
+
 def test_the_status_is_of_all_stages(server: Server) -> None:
     def status() -> dict[str, Any]:
         found: dict[str, Any] = httpx.get(f"{server.url}/v1/status", timeout=ANSWER_TIMEOUT_S).json()

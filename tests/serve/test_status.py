@@ -83,8 +83,9 @@ def test_refusals_are_counted_by_reason() -> None:
         return f'ray_roadseg_rejected_uploads_total{{reason="{kind}",replica="{replica}"}} {num}\n'
 
     before = look(0, refused("not-an-image", "a", 3) + refused("overloaded", "a", 2))
-    now = look(20, refused("not-an-image", "a", 5) + refused("not-an-image", "b", 1) + refused("overloaded", "a", 2))
-    assert status_of(before, now).refusals == {"not-an-image": 3}
+    by_ray = 'ray_roadseg_refused_by_ray_total{reason="overloaded"} 4\n'
+    texts = [refused("not-an-image", "a", 5), refused("not-an-image", "b", 1), refused("overloaded", "a", 3), by_ray]
+    assert status_of(before, look(20, "".join(texts))).refusals == {"not-an-image": 3, "overloaded": 5}
 
 
 def test_stages_have_their_replicas_and_queues() -> None:

@@ -60,9 +60,8 @@ def test_what_happens_is_shown(page: Browser, server: Server, file: Path) -> Non
         assert refusals["not-an-image"] == 2
         assert status()["failed_share"] == 0
     wait_until(lambda: "not-an-image\t2" in page.text("#reasons"))
-    assert [line.split("\t")[0] for line in page.text("#steps").splitlines()] == [
-        "decode", "resize", "queue", "infer", "encode", "total",
-    ]  # fmt: skip
+    steps = page.run("[...document.querySelectorAll('#steps th')].map(cell => cell.innerText)")
+    assert steps == ["decode", "resize", "queue", "infer", "encode", "total"]
     assert "frames are predicted together" in page.text("#batch")
     # A chart has the figures as words too, and as many points as there are moments.
     assert "Pictures, the last" in str(page.run("document.querySelector('#tiles svg').ariaLabel"))
