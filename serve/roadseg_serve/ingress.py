@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from fastapi import FastAPI
 from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayError, WorkerCrashedError
-from ray.serve.exceptions import BackPressureError
+from ray.serve.exceptions import BackPressureError, RayServeException
 
 from roadseg_serve.api import STEPS, Service, create_api
 from roadseg_serve.artefact import Manifest, SizeRule
@@ -27,8 +27,9 @@ PROBE_TIMEOUT_S = 5.0
 # With as many old replicas as new ones every other attempt fails, so twenty fail once in a million.
 MAX_ATTEMPTS = 20
 
-# What a call ends in whose replica ends in the midst of it, or whose answer is lost with a node.
-LOST = (RayActorError, ObjectLostError, NodeDiedError, WorkerCrashedError)
+# What a call ends in whose replica ends in the midst of it, or whose answer is lost with a node. Where it is that of a
+# stage before, Serve says so with its most general exception.
+LOST = (RayServeException, RayActorError, ObjectLostError, NodeDiedError, WorkerCrashedError)
 
 Result = TypeVar("Result")
 
