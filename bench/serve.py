@@ -215,17 +215,27 @@ def descendants(pid: int) -> list[int]:
 
 
 @contextmanager
-def running_server(model: str, settings: str) -> Iterator[Server]:
-    """`roadseg-serve run` in a process of its own, until it answers; then stopped."""
+def running_server(
+    model: str, settings: str, *options: str, program: Sequence[str] = (), env: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """`roadseg-serve run` in a process of its own, until it answers; then stopped.
+
+    Args:
+        model: that it serves.
+        settings: YAML.
+        options: further ones.
+        program: instead of roadseg-serve.
+        env: further variables.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
-    program = str(Path(sys.executable).parent / "roadseg-serve")
+    program = program or [str(Path(sys.executable).parent / "roadseg-serve")]
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as config:
         config.write(settings)
         config.flush()
-        command = [program, "run", "--model", model, "--port", str(port), "--config", config.name]
+        command = [*program, "run", "--model", model, "--port", str(port), "--config", config.name, *options]
         started = time.perf_counter()
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | (env or {}))
         try:
             while not is_healthy(port):
                 if server.poll() is not None or time.perf_counter() - started > READY_TIMEOUT_S:

@@ -49,6 +49,7 @@ MORE: dict[str, Schema] = {
     "training.job.name": {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?$"},
     # They pass through a shell.
     "training.job.args": {"type": "array", "items": {"type": "string", "pattern": "^[A-Za-z0-9_./:=,@%+-]+$"}},
+    "tracing.samplingRatio": {"type": "number", "minimum": 0, "maximum": 1},
     "httpRoute.hostnames": {"type": "array", "items": {"type": "string"}},
     "extraObjects": {"type": "array", "items": {"type": ["object", "string"]}},
 }

@@ -65,6 +65,11 @@ class Server:
         """Command lines of all living processes that this server gave birth to."""
         return [command for command, _ in self._processes()]
 
+    def pids(self, command: str) -> list[int]:
+        """Of its living processes whose command line has this in it."""
+        found = [status for line, status in self._processes() if command in line]
+        return [int(status.partition("\nPid:")[2].split()[0]) for status in found]
+
     def session(self) -> Path:
         """The folder of this server's Ray."""
         (folder,) = {found for line in self.left_running() for found in re.findall(r"/\S+/session_[-_0-9]+", line)}

@@ -37,15 +37,17 @@ from roadseg_serve.openapi import (
     example_response,
     fault_response,
     problem_responses,
+    status_responses,
     upload_body,
     upload_responses,
 )
 from roadseg_serve.preprocess import upload_too_large
 from roadseg_serve.problem import answer_http_exception, refuse_parameters
 from roadseg_serve.settings import BackpressureConfig, GateArgs
+from roadseg_serve.status import Status
 from roadseg_serve.stream import Streams
 
-PAGE = Path(__file__).parent / "web" / "index.html"
+WEB = Path(__file__).parent / "web"
 
 # A multipart form is a little longer than its file: boundaries, part headers, the file's name.
 FORM_ALLOWANCE_BYTES = 64 * 1024
@@ -93,6 +95,7 @@ class Service:
         backpressure: what is answered where too much waits.
         gate: what every request passes before the routes.
         streams: the conversations of `WS /stream`.
+        status: what the whole server is doing; raises ModelUnavailableError.
     """
 
     segment: Callable[[bytes, Wish], Awaitable[Answer]]
@@ -103,6 +106,7 @@ class Service:
     backpressure: BackpressureConfig
     gate: GateArgs
     streams: Streams
+    status: Callable[[], Awaitable[Status]]
 
 
 def create_api(service: Service) -> FastAPI:
@@ -121,6 +125,8 @@ def create_api(service: Service) -> FastAPI:
         summary="Road segmentation as a service",
         description=DESCRIPTION,
         responses=fault_response(),
+        # The spans of `trace` stand where those of FastAPI would, which do not know Ray's.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     describe = api.openapi
     api.openapi = lambda: complete_description(describe(), manifest)  # type: ignore[method-assign]  # FastAPI's own way
@@ -184,13 +190,37 @@ def create_api(service: Service) -> FastAPI:
         """The manifest of the model being served: how it was made and what was measured."""
         return manifest
 
+    @api.get(
+        "/v1/status",
+        summary="What the whole server is doing",
+        response_description="Rates, quantiles and counts of the last minute, of all replicas on all nodes.",
+        responses=status_responses(),
+    )
+    async def status() -> Status:
+        """What the page /status shows: rates, latency by step, queues, replicas, refusals.
+
+        Of all replicas on all nodes, whichever of them answers. It is watched from the first request on, for as long as
+        there are such requests: rates are null, and counts empty, until a quarter of a minute has been seen. Figures
+        are up to ten seconds old.
+        """
+        return await service.status()
+
+    @api.get("/status", summary="The page of the status", response_class=HTMLResponse)
+    async def status_page() -> HTMLResponse:
+        """A page that shows /v1/status as it changes."""
+        return _page("status.html")
+
     @api.get("/", summary="The web page", response_class=HTMLResponse)
     async def page() -> HTMLResponse:
         """A page to drop pictures in."""
-        text = PAGE.read_text(encoding="utf-8")
-        return HTMLResponse(text, headers={"Content-Security-Policy": page_policy(text)})
+        return _page("index.html")
 
     return api
+
+
+def _page(name: str) -> HTMLResponse:
+    text = (WEB / name).read_text(encoding="utf-8")
+    return HTMLResponse(text, headers={"Content-Security-Policy": page_policy(text)})
 
 
 async def receive_file(request: Request, max_upload_bytes: int) -> bytes:

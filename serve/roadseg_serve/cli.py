@@ -39,6 +39,21 @@ def run(
     log_format: Annotated[
         LogFormat, typer.Option(help="Of the lines in /tmp/ray/session_latest/logs/serve.")
     ] = LogFormat.TEXT,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            help="Port at which Prometheus finds the metrics, at /metrics.",
+            show_default="any free one",
+        ),
+    ] = None,
+    trace: Annotated[
+        bool,
+        typer.Option(
+            "--trace", help="Send traces by OTLP over HTTP to OTEL_EXPORTER_OTLP_ENDPOINT, or http://localhost:4318."
+        ),
+    ] = False,
 ) -> None:
     """Serve one model on this machine until Ctrl-C.
 
@@ -47,12 +62,14 @@ def run(
     try:
         args = read_settings(config, model=model, **({} if config else this_machine()))
         settle_ray_environment()
+        if trace:
+            ask_for_traces()
         if listens_itself(args):
             open_replica_port(port)
         # Ray is slow to load, and reads the environment as it loads.
         from roadseg_serve.local import serve_until_stopped  # noqa: PLC0415
 
-        serve_until_stopped(args, host=host, port=port, log_format=log_format)
+        serve_until_stopped(args, host=host, port=port, log_format=log_format, metrics_port=metrics_port)
     except StartError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
@@ -165,6 +182,13 @@ def settle_ray_environment() -> None:
     # Its HTTP server takes our request ids for its own, and believes nobody's word about another's address.
     os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "roadseg_serve.request_id:around_ray"
     os.environ["FORWARDED_ALLOW_IPS"] = ""
+
+
+def ask_for_traces() -> None:
+    """Let every process of Ray Serve send traces. Its proxy knows these variables only, and no `tracing_config`."""
+    os.environ["RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH"] = "roadseg_serve.trace:otlp_exporter"
+    os.environ["RAY_SERVE_TRACING_SAMPLING_RATIO"] = "0"  # `trace.TraceEdge` decides instead
+    os.environ.setdefault("OTEL_SERVICE_NAME", "roadseg")
 
 
 def open_replica_port(port: int) -> None:

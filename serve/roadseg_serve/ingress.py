@@ -8,10 +8,10 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from fastapi import FastAPI
-from ray.exceptions import RayError
-from ray.serve.exceptions import BackPressureError
+from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayError, WorkerCrashedError
+from ray.serve.exceptions import BackPressureError, RayServeException
 
-from roadseg_serve.api import Service, create_api
+from roadseg_serve.api import STEPS, Service, create_api
 from roadseg_serve.artefact import Manifest, SizeRule
 from roadseg_serve.errors import ModelUnavailableError, OverloadedError, RefitError
 from roadseg_serve.messages import Answer, Format, Frame, ModelName, Placement, Prediction, Wish
@@ -19,12 +19,17 @@ from roadseg_serve.metrics import Metrics
 from roadseg_serve.predict import size_rule_of
 from roadseg_serve.settings import AppArgs
 from roadseg_serve.stream import Streams
+from roadseg_serve.watch import Watch, look_around
 
 PROBE_TIMEOUT_S = 5.0
 
 # While versions change there are two models: a frame that was fitted for one and met the other is fitted anew.
 # With as many old replicas as new ones every other attempt fails, so twenty fail once in a million.
 MAX_ATTEMPTS = 20
+
+# What a call ends in whose replica ends in the midst of it, or whose answer is lost with a node. Where it is that of a
+# stage before, Serve says so with its most general exception.
+LOST = (RayServeException, RayActorError, ObjectLostError, NodeDiedError, WorkerCrashedError)
 
 Result = TypeVar("Result")
 
@@ -77,6 +82,7 @@ class Ingress:
                 backpressure=self._args.backpressure_config,
                 gate=self._args.gate,
                 streams=self._streams,
+                status=Watch(STEPS, look_around).status,
             )
         )
 
@@ -139,7 +145,8 @@ class Ingress:
 
         Raises:
             OverloadedError: a stage has enough to do.
-            ModelUnavailableError: every attempt met another model.
+            ModelUnavailableError: every attempt met another model, or a replica ended while it worked. It is not tried
+                again: a picture that ends replicas would end another.
         """
         for _ in range(MAX_ATTEMPTS):
             try:
@@ -148,4 +155,8 @@ class Ingress:
                 self._size_rule = size_rule_of(error)
             except BackPressureError as error:
                 raise OverloadedError("Too many pictures are waiting. Try again in a moment.") from error
+            except LOST as error:
+                raise ModelUnavailableError(
+                    "A part of the server ended while it worked on this. Send it again in a moment."
+                ) from error
         raise ModelUnavailableError("The model is being changed. Try again in a moment.")

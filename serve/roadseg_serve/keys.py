@@ -21,7 +21,8 @@ from roadseg_serve.openapi import problem_responses
 log = logging.getLogger("ray.serve.roadseg")
 
 # All other routes are guarded, those that are yet to be written too.
-OPEN_PATHS = frozenset({"/", "/health", "/docs", "/openapi.json"})
+# The page /status is open as the other one is; the figures in it, at /v1/status, are not.
+OPEN_PATHS = frozenset({"/", "/status", "/health", "/docs", "/openapi.json"})
 OPEN_FOLDER = "/static-offline-docs/"  # what the page at /docs needs
 
 ACCEPTED = re.compile(r"[\x21-\x7e]+")  # visible ASCII: what a header carries

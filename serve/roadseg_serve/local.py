@@ -27,7 +27,9 @@ ANSWER_TIMEOUT_S = 5.0
 RELEASE_TIMEOUT_S = 30.0
 
 
-def serve_until_stopped(args: AppArgs, *, host: str, port: int, log_format: log.LogFormat) -> None:
+def serve_until_stopped(
+    args: AppArgs, *, host: str, port: int, log_format: log.LogFormat, metrics_port: int | None
+) -> None:
     """Start Ray and the graph, wait for SIGINT, SIGTERM or SIGHUP, stop both; nothing is left running.
 
     A signal is only noted, and obeyed between the steps: Ray does not take an interruption in its midst well.
@@ -37,6 +39,7 @@ def serve_until_stopped(args: AppArgs, *, host: str, port: int, log_format: log.
         host: address to listen on.
         port: to listen on.
         log_format: of the lines in /tmp/ray/session_latest/logs/serve.
+        metrics_port: at which Ray is to tell Prometheus all metrics; None is any free one.
 
     Raises:
         StartError: the text says what to do; nothing is left running.
@@ -56,7 +59,7 @@ def serve_until_stopped(args: AppArgs, *, host: str, port: int, log_format: log.
     # midst of the start, with Ray's agents running on. The thread lives to the end, as Ray's processes die with it.
     with ThreadPoolExecutor(max_workers=1) as ray_thread:
         try:
-            ray_thread.submit(_start_ray, args.num_cpus).result()
+            ray_thread.submit(_start_ray, args.num_cpus, metrics_port).result()
             _note_stop_signals(stopped)
             if not stopped.is_set():
                 proxy_port = free_port(host) if listens_itself(args) else port
@@ -80,12 +83,13 @@ def serve_until_stopped(args: AppArgs, *, host: str, port: int, log_format: log.
     print("stopped", flush=True)
 
 
-def _start_ray(num_cpus: int) -> None:
+def _start_ray(num_cpus: int, metrics_port: int | None) -> None:
     try:
         ray.init(
             address="local",
             num_cpus=num_cpus,
             include_dashboard=False,
+            _metrics_export_port=metrics_port,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )

@@ -20,7 +20,7 @@ from roadseg_serve.messages import Answer
 log = logging.getLogger("ray.serve.roadseg")
 
 CLIENT_GONE = 499  # what proxies log when there is nobody left to answer
-HEALTH_ROUTE = "/health"  # asked all the time
+QUIET_ROUTES = frozenset({"/health", "/v1/status"})  # asked all the time
 KEY_ID_DIGITS = 8  # of the key's sha256: enough to tell which key is still in use
 
 
@@ -102,7 +102,7 @@ def _write(facts: dict[str, Any], state: dict[str, Any]) -> None:
     elif 500 <= facts["status"] < 600:  # not the close code of a WebSocket
         level = logging.WARNING
     else:
-        level = logging.DEBUG if facts["route_template"] == HEALTH_ROUTE else logging.INFO
+        level = logging.DEBUG if facts["route_template"] in QUIET_ROUTES else logging.INFO
     message = "%(method)s %(route_template)s %(status)d %(duration_ms)s ms, request %(request_id)s"
     log.log(level, message, facts, exc_info=fault, extra=facts)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from ray.serve import metrics
 
-from roadseg_serve.errors import RequestError, problem_of
+from roadseg_serve.errors import Problem, RequestError, problem_of
 from roadseg_serve.messages import Answer, ModelName
 
 STAGE_BOUNDARIES_MS = [1.0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000]
@@ -45,7 +45,22 @@ class Metrics:
 
     def note_refusal(self, error: RequestError) -> None:
         """A request was refused."""
-        self._refusals.inc(tags={"reason": problem_of(error).type.rpartition(":")[2]})
+        self._refusals.inc(tags={"reason": _reason(problem_of(error))})
+
+
+class RayRefusals:
+    """What is refused before it reaches the ingress, where Ray Serve's HTTP server is."""
+
+    def __init__(self) -> None:
+        self._refusals = metrics.Counter(
+            "roadseg_refused_by_ray",
+            description="Requests that Ray Serve refused before they reached the routes, by the kind of problem.",
+            tag_keys=("reason",),
+        )
+
+    def note(self, problem: Problem) -> None:
+        """A request was refused."""
+        self._refusals.inc(tags={"reason": _reason(problem)})
 
 
 class ModelMetrics:
@@ -75,3 +90,7 @@ class ModelMetrics:
     def note_batch(self, num_frames: int) -> None:
         """A batch was predicted."""
         self._batch_size.observe(num_frames)
+
+
+def _reason(problem: Problem) -> str:
+    return problem.type.rpartition(":")[2]

@@ -11,6 +11,7 @@ from roadseg_serve.artefact import Manifest
 from roadseg_serve.errors import (
     PROBLEM_JSON,
     PROBLEMS,
+    ModelUnavailableError,
     OverloadedError,
     Problem,
     RequestError,
@@ -20,6 +21,7 @@ from roadseg_serve.errors import (
 from roadseg_serve.findings import Reply, complete
 from roadseg_serve.messages import Format, ModelName, Placement, Prediction, Wish
 from roadseg_serve.postprocess import answer
+from roadseg_serve.status import DeploymentStatus, LoadedModel, Moment, Quantiles, Status
 
 Json = dict[str, Any]
 Responses = dict[int | str, Json]
@@ -152,6 +154,29 @@ def upload_responses(manifest: Manifest, busy_status: HTTPStatus) -> Responses:
         },
     }
     return {int(HTTPStatus.OK): answered} | problem_responses(*PROBLEMS, busy_status=busy_status)
+
+
+def status_responses() -> Responses:
+    """The answers of GET /v1/status."""
+    moment = Moment(time_s=1790000000.0, pictures_per_s=9.5, p95_ms=140.0, waiting=3, failed_share=0.01)
+    stage = DeploymentStatus(name="Model", state="HEALTHY", target=2, replicas={"RUNNING": 2}, working=5, waiting=3)
+    status = Status(
+        time_s=1790000000.0,
+        window_s=60.0,
+        models=[LoadedModel(name="road-small", version="1", replicas=2)],
+        pictures_per_s=9.5,
+        requests={"200": 570, "415": 24, "503": 6},
+        failed_share=0.01,
+        latency_ms={"infer": Quantiles(p50=41.3, p95=70.0), "total": Quantiles(p50=60.2, p95=140.0)},
+        batch_size=2.4,
+        refusals={"not-an-image": 24, "overloaded": 6},
+        deployments=[stage],
+        problems=[],
+        history=[moment],
+    )
+    return example_response("All that is known.", status.model_dump(mode="json")) | problem_responses(
+        ModelUnavailableError
+    )
 
 
 def problem_responses(

@@ -12,6 +12,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
+from roadseg_serve import trace
 from roadseg_serve.findings import findings
 from roadseg_serve.messages import MEDIA_TYPES, Answer, Bytes, Format, Frame, Placement, Prediction, Wish
 
@@ -152,4 +153,5 @@ class Postprocess:
 
     async def __call__(self, prediction: Prediction, wish: Wish, frame: Frame | None = None) -> Answer:
         """See `answer`."""
-        return await asyncio.to_thread(answer, prediction, wish, frame, self._threshold)
+        with trace.part("postprocess"):
+            return await asyncio.to_thread(answer, prediction, wish, frame, self._threshold)

@@ -7,10 +7,12 @@ road.
 import asyncio
 import time
 from threading import Lock
+from typing import Any
 
+from opentelemetry.context import Context, get_current
 from ray import serve
 
-from roadseg_serve import artefact
+from roadseg_serve import artefact, trace
 from roadseg_serve.artefact import SizeRule
 from roadseg_serve.batch import bucket
 from roadseg_serve.engine import create_engine, predict_all, program_of, warm_up
@@ -61,7 +63,7 @@ class Model:
             batch_wait_timeout_s=args.batch_wait_timeout_s,
             max_concurrent_batches=args.max_concurrent_batches,
         )
-        self._predict = together(self._predict_together)
+        self._predict: Any = together(self._predict_together)  # of one frame, which Ray's types do not say
 
     async def __call__(self, frame: Frame) -> Prediction:
         """Predict one frame.
@@ -71,19 +73,23 @@ class Model:
         """
         if frame.size_rule != self._size_rule:
             raise RefitError(self._size_rule)
-        prediction: Prediction = await self._predict(frame)
-        return prediction
+        with trace.part("predict"):
+            prediction: Prediction = await self._predict(frame, get_current())
+            return prediction
 
     def check_health(self) -> None:
         """Ray Serve asks every few seconds, and takes it for well if nothing is raised."""
         self._metrics.note_loaded()
 
-    async def _predict_together(self, frames: list[Frame]) -> list[Prediction]:
-        started_s = time.perf_counter()
+    async def _predict_together(self, frames: list[Frame], contexts: list[Context]) -> list[Prediction]:
+        started_ns, started_s = time.time_ns(), time.perf_counter()
         # In a thread, so that the next batch gathers meanwhile.
         probs_HW = await asyncio.to_thread(self._predict_alone, [frame.input_HWC for frame in frames])
         infer_s = time.perf_counter() - started_s
         self._metrics.note_batch(len(frames))
+        attributes = {"roadseg.batch_size": len(frames)}
+        for context in contexts:  # the batch is a part of every request in it
+            trace.note("infer", context, started_ns=started_ns, time_s=infer_s, attributes=attributes)
         return [
             frame.predicted(prob_HW, threshold=self._threshold, model=self._name, infer_s=infer_s)
             for frame, prob_HW in zip(frames, probs_HW, strict=True)

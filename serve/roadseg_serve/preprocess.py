@@ -12,6 +12,7 @@ from io import BytesIO
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
+from roadseg_serve import trace
 from roadseg_serve.artefact import SizeRule
 from roadseg_serve.errors import (
     DamagedImageError,
@@ -173,7 +174,8 @@ class Preprocess:
 
     async def __call__(self, data: bytes, size_rule: SizeRule, *, keep_picture: bool) -> Frame:
         """Decode and fit one upload; raises what `decode` raises."""
-        return await asyncio.to_thread(frame_of, data, self._limits, size_rule, keep_picture=keep_picture)
+        with trace.part("preprocess"):
+            return await asyncio.to_thread(frame_of, data, self._limits, size_rule, keep_picture=keep_picture)
 
 
 def upload_too_large(max_upload_bytes: int) -> UploadTooLargeError:

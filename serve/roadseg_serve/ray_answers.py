@@ -12,10 +12,12 @@ from roadseg_serve.errors import (
     PROBLEMS,
     ModelUnavailableError,
     OverloadedError,
+    Problem,
     RequestTimeoutError,
     bare_problem,
     problem_body,
 )
+from roadseg_serve.metrics import RayRefusals
 
 REFUSALS = frozenset({404, 408, 429, 503})
 RETRY_AFTER_S = "1"  # where Ray does not know
@@ -30,6 +32,7 @@ class RayAnswers:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._refusals = RayRefusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI; takes `scope["state"]["request_id"]`."""
@@ -39,8 +42,11 @@ class RayAnswers:
             nonlocal refused
             if _is_refusal(message):
                 refused = True
-                answer = _problem_for(message["status"], Headers(raw=message["headers"]), scope["state"]["request_id"])
-                await answer(scope, receive, send)
+                headers = Headers(raw=message["headers"])
+                problem = _problem_for(message["status"], headers)
+                if problem.status != HTTPStatus.NOT_FOUND:  # whoever looks for other programs finds none
+                    self._refusals.note(problem)
+                await _answer(problem, headers, scope["state"]["request_id"])(scope, receive, send)
             elif not refused:
                 await send(message)
 
@@ -55,22 +61,23 @@ def _is_refusal(message: Message) -> bool:
     )
 
 
-def _problem_for(status: int, headers: Headers, request_id: str) -> JSONResponse:
+def _problem_for(status: int, headers: Headers) -> Problem:
     """What is answered instead.
 
     Args:
         status: of Ray's answer.
         headers: of the same; a full queue has `Retry-After`, as `app.build` tells Ray.
-        request_id: of the request.
     """
     if status == HTTPStatus.NOT_FOUND:
-        problem = bare_problem(HTTPStatus.NOT_FOUND)
-    elif status == HTTPStatus.REQUEST_TIMEOUT:
-        problem = PROBLEMS[RequestTimeoutError]
-    elif "Retry-After" in headers:
-        problem = replace(PROBLEMS[OverloadedError], status=HTTPStatus(status))
-    else:
-        problem = PROBLEMS[ModelUnavailableError]
+        return bare_problem(HTTPStatus.NOT_FOUND)
+    if status == HTTPStatus.REQUEST_TIMEOUT:
+        return PROBLEMS[RequestTimeoutError]
+    if "Retry-After" in headers:
+        return replace(PROBLEMS[OverloadedError], status=HTTPStatus(status))
+    return PROBLEMS[ModelUnavailableError]
+
+
+def _answer(problem: Problem, headers: Headers, request_id: str) -> JSONResponse:
     is_busy = problem.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
     kept = {"Retry-After": headers.get("Retry-After", RETRY_AFTER_S)} if is_busy else {}
     body = problem_body(problem, problem.remedy, request_id)

@@ -8,6 +8,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from roadseg_serve.ray_answers import RayAnswers
+from roadseg_serve.trace import TraceEdge
 
 STARTS = {"http.response.start", "websocket.http.response.start", "websocket.accept"}  # messages that carry headers
 REQUEST_ID_HEADER = "X-Request-ID"
@@ -44,4 +45,4 @@ class RequestId:
 
 def around_ray() -> list[Middleware]:
     """What Ray Serve's HTTP proxy runs around itself, asked for by `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`."""
-    return [Middleware(RayAnswers), Middleware(RequestId)]  # the last is the outermost
+    return [Middleware(RayAnswers), Middleware(TraceEdge), Middleware(RequestId)]  # the last is the outermost

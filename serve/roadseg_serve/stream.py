@@ -16,6 +16,7 @@ from typing import Any
 from starlette.types import Message, Receive, Send
 from starlette.websockets import WebSocketDisconnect
 
+from roadseg_serve import trace
 from roadseg_serve.errors import RequestError, problem_body, problem_of
 from roadseg_serve.findings import complete
 from roadseg_serve.messages import Answer, Wish
@@ -122,7 +123,8 @@ class Streams:
 
     async def _attempt(self, data: bytes, wish: Wish, request_id: str) -> Answer | Problem:
         try:
-            return complete(await self._segment(data, wish), request_id)
+            with trace.begin("WS /stream frame", {"roadseg.request_id": request_id}):
+                return complete(await self._segment(data, wish), request_id)
         except RequestError as error:
             # Ray hands on an error of another process with the error itself as `cause`.
             refusal = getattr(error, "cause", error)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -62,6 +63,26 @@ def test_uploads_are_counted(server: Server) -> None:
     # Uploads that came one after another went one by one.
     assert all_batches() == before + 4
     assert server.metric("ray_roadseg_batch_size_bucket", le="1.0") == before + 4
+
+
+def test_what_ray_refuses_is_counted_too(server: Server) -> None:
+    headers = {"x-request-timeout-seconds": "0.0001"}
+    answer = httpx.post(f"{server.url}/upload", files={"file": WHOLE}, headers=headers, timeout=ANSWER_TIMEOUT_S)
+    assert answer.json()["type"] == "urn:roadseg:request-timeout"
+    wait_until(lambda: server.metric("ray_roadseg_refused_by_ray_total", reason="request-timeout") == 1)
+
+
+def test_the_status_is_of_all_stages(server: Server) -> None:
+    def status() -> dict[str, Any]:
+        found: dict[str, Any] = httpx.get(f"{server.url}/v1/status", timeout=ANSWER_TIMEOUT_S).json()
+        return found
+
+    wait_until(lambda: status()["models"] == [{"name": "red", "version": "1", "replicas": 1}])
+    stages = {stage["name"]: stage for stage in status()["deployments"]}
+    assert set(stages) in ({"Fused"}, {"Ingress", "Preprocess", "Model", "Postprocess"})
+    for stage in stages.values():
+        assert (stage["state"], stage["replicas"], stage["target"]) == ("HEALTHY", {"RUNNING": 1}, 1)
+    assert status()["problems"] == []
 
 
 def test_the_model_is_told_for_as_long_as_it_is_loaded(server: Server) -> None:

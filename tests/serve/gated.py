@@ -14,6 +14,7 @@ from roadseg_serve.api import Service, create_api
 from roadseg_serve.artefact import Manifest
 from roadseg_serve.messages import Answer, ModelName, Wish
 from roadseg_serve.settings import BackpressureConfig, GateArgs
+from roadseg_serve.status import Status
 from roadseg_serve.stream import Streams
 from tests.red import red_manifest
 
@@ -29,6 +30,21 @@ async def answering() -> ModelName:
     return MODEL
 
 
+async def watched() -> Status:
+    quiet: dict[str, Any] = {name: [] for name in ("models", "deployments", "problems")}
+    return Status(
+        time_s=1.0,
+        window_s=0.0,
+        pictures_per_s=None,
+        requests={},
+        failed_share=None,
+        latency_ms={},
+        batch_size=None,
+        refusals={},
+        **quiet,
+    )
+
+
 def api_of(
     gate: GateArgs | None = None, segment: Callable[[bytes, Wish], Awaitable[Answer]] = echo, **replaced: Any
 ) -> FastAPI:
@@ -41,6 +57,7 @@ def api_of(
         note_refusal=lambda _error: None,
         backpressure=BackpressureConfig(),
         gate=gate or GateArgs(),
+        status=watched,
         streams=Streams(segment, max_frame_bytes=1000, max_streams=1, note_refusal=lambda _error: None),
     )
     return create_api(replace(service, **replaced))

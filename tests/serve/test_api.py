@@ -19,6 +19,7 @@ from roadseg_serve.errors import PROBLEMS, BadUploadError, ModelUnavailableError
 from roadseg_serve.messages import MEDIA_TYPES, Answer, Format, ModelName, Wish
 from roadseg_serve.settings import BackpressureConfig, GateArgs
 from roadseg_serve.stream import Streams
+from tests.serve.gated import watched
 
 MAX_UPLOAD_BYTES = 1000
 MODEL = ModelName("red", "1")
@@ -50,6 +51,7 @@ def service(red_artefact: Path) -> dict[str, Any]:
         "backpressure": BackpressureConfig(),
         "gate": GateArgs(),
         "streams": Streams(echo, max_frame_bytes=MAX_UPLOAD_BYTES, max_streams=1, note_refusal=lambda _error: None),
+        "status": watched,
     }
 
 
@@ -353,7 +355,7 @@ def document(service: dict[str, Any]) -> Any:
 
 
 def test_openapi_describes_every_route_and_answer(document: Any) -> None:
-    assert set(document["paths"]) == {"/", "/upload", "/health", "/v1/model"}
+    assert set(document["paths"]) == {"/", "/status", "/upload", "/health", "/v1/model", "/v1/status"}
     upload = document["paths"]["/upload"]["post"]
     assert "multipart/form-data" in upload["requestBody"]["content"]
     statuses = {str(int(problem.status)) for problem in PROBLEMS.values()}

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from roadseg_serve.api import PAGE
+from roadseg_serve.api import WEB
 from roadseg_serve.headers import page_policy
 from roadseg_serve.settings import GateArgs
 from tests.serve.gated import UPLOAD, api_of, ask
@@ -28,9 +28,10 @@ def test_a_policy_allows_the_scripts_of_the_page_alone() -> None:
     assert "default-src 'none'" in policy
 
 
-def test_the_page_keeps_to_its_policy() -> None:
-    text = PAGE.read_text()
-    policy = ask(api_of(), "GET", "/").headers["content-security-policy"]
+@pytest.mark.parametrize(("path", "name"), [("/", "index.html"), ("/status", "status.html")])
+def test_a_page_keeps_to_its_policy(path: str, name: str) -> None:
+    text = (WEB / name).read_text()
+    policy = ask(api_of(), "GET", path).headers["content-security-policy"]
     assert policy.count("'sha256-") == text.count("<script") == 1
     assert not re.search(r"<[^>]+\son\w+=", text)  # a handler within a tag would not run
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ray.serve.exceptions import BackPressureError
+from ray.exceptions import ActorDiedError, WorkerCrashedError
+from ray.serve.exceptions import BackPressureError, RayServeException
 
 from roadseg_serve import artefact
 from roadseg_serve.artefact import SizeRule
@@ -89,6 +90,19 @@ def test_a_full_stage_is_told_so(red_artefact: Path) -> None:
 
     with pytest.raises(OverloadedError, match="Try again"):
         asyncio.run(ingress_of(red_artefact, predict).segment(b"", Wish()))
+
+
+@pytest.mark.parametrize("lost", [ActorDiedError(), WorkerCrashedError(), RayServeException("an upstream actor died")])
+def test_a_replica_that_ends_while_it_works_is_told_and_not_tried_again(red_artefact: Path, lost: Exception) -> None:
+    asked = []
+
+    async def predict(_frame: Frame) -> Prediction:
+        asked.append(1)
+        raise lost
+
+    with pytest.raises(ModelUnavailableError, match="Send it again"):
+        asyncio.run(ingress_of(red_artefact, predict).segment(b"", Wish()))
+    assert len(asked) == 1
 
 
 def test_a_stage_here_takes_so_many_and_no_more() -> None:

@@ -62,6 +62,9 @@ class Browser:
         self._call("Page.navigate", url=url)
         wait_until(lambda: bool(self.run("document.readyState === 'complete'")))
 
+    def resize(self, width: int, height: int) -> None:
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=True)
+
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression."""
         answer = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)

@@ -35,6 +35,17 @@ applications:
 # Between the stages, 4 MiB unless said otherwise; the largest is an upload or a decoded picture, with what belongs to it.
 - {name: RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH, value: {{ include "roadseg.largestMessage" . | quote }}}
 {{- end }}
+{{- with .Values.tracing }}
+{{- if .endpoint }}
+# Whether a request is traced is decided by our code, with OpenTelemetry's own variables: docs/observe.md.
+- {name: RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH, value: "roadseg_serve.trace:otlp_exporter"}
+- {name: RAY_SERVE_TRACING_SAMPLING_RATIO, value: "0"}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .endpoint | quote }}}
+- {name: OTEL_SERVICE_NAME, value: {{ include "roadseg.fullname" $ | quote }}}
+- {name: OTEL_TRACES_SAMPLER, value: parentbased_traceidratio}
+- {name: OTEL_TRACES_SAMPLER_ARG, value: {{ .samplingRatio | quote }}}
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{/* Bytes: an upload, and a picture of 3 bytes a pixel with its mask; gRPC takes no more than 2 GiB. */}}

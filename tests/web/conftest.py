@@ -1,0 +1,45 @@
+"""A server that asks for a key, a browser beside it, and a picture to drop."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from docs.scenes import Scene, draw
+from tests.server import Server, StartServer
+from tests.web.browser import PROGRAMS, Browser, browse, find_program
+
+KEY = "the-key-of-june"
+
+
+@pytest.fixture(scope="module")
+def server(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The bundled model, for who has a key."""
+    folder = tmp_path_factory.mktemp("settings")
+    (folder / "keys").write_text(KEY)
+    settings = {"form": "fused", "gate": {"api_keys_file": str(folder / "keys")}}
+    (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    with start_server("--config", str(folder / "settings.yaml")) as server:
+        server.wait_until_ready()
+        yield server
+
+
+@pytest.fixture
+def page(server: Server, tmp_path: Path) -> Iterator[Browser]:
+    if find_program() is None:
+        give_up = pytest.fail if "CI" in os.environ else pytest.skip
+        give_up(f"none of {', '.join(PROGRAMS)} is installed")
+    with browse(tmp_path / "browser") as page:
+        page.open(server.url)
+        yield page
+        assert page.faults == []
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "street.png"
+    Image.fromarray(draw(Scene())[0]).save(path)
+    return path
