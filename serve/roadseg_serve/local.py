@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import logging
-import signal
 import socket
 import threading
 import time
@@ -20,9 +19,9 @@ from roadseg_serve.app import build
 from roadseg_serve.errors import PortInUseError, StartError
 from roadseg_serve.gate import read_keys
 from roadseg_serve.settings import AppArgs, listens_itself
+from roadseg_serve.stop import POLL_S, StopSignals
 
 APPLICATION = "roadseg"
-POLL_S = 0.1
 ANSWER_TIMEOUT_S = 5.0
 RELEASE_TIMEOUT_S = 30.0
 
@@ -51,17 +50,16 @@ def serve_until_stopped(
     logging_config = log.logging_config(log_format)
     print(f"starting {args.model} ...", flush=True)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    stopped = threading.Event()
-    _note_stop_signals(stopped)
+    stop = StopSignals()
     if listens_itself(args):
-        _wait_until_free(host, port, stopped)
+        _wait_until_free(host, port, stop)
     # Ray starts in a thread, where it cannot put a SIGTERM handler of its own in place: that one would leave in the
     # midst of the start, with Ray's agents running on. The thread lives to the end, as Ray's processes die with it.
     with ThreadPoolExecutor(max_workers=1) as ray_thread:
         try:
             ray_thread.submit(_start_ray, args.num_cpus, metrics_port).result()
-            _note_stop_signals(stopped)
-            if not stopped.is_set():
+            stop.listen()
+            if not stop.asked:
                 proxy_port = free_port(host) if listens_itself(args) else port
                 serve.start(
                     proxy_location="HeadOnly",
@@ -71,9 +69,9 @@ def serve_until_stopped(
                 target = serve.RunTarget(application, name=APPLICATION, logging_config=logging_config)
                 serve.run_many([target], wait_for_applications_running=False)
                 url = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"  # noqa: S104
-                if _wait_until_ready(url, stopped):
+                if _wait_until_ready(url, stop):
                     print(_welcome(url), flush=True)
-                    stopped.wait()
+                    stop.wait()
                     _stop_streams()
                 print("\nstopping ...", flush=True)
                 serve.delete(APPLICATION)  # requests under way are answered first
@@ -128,20 +126,13 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def _note_stop_signals(stopped: threading.Event) -> None:
-    for stop_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(stop_signal, lambda _number, _stack: stopped.set())
-    # Ray's C++ part, once it runs, lets a SIGTERM through but has the process aborted three seconds later, by an alarm.
-    signal.alarm(0)
-
-
-def _wait_until_ready(url: str, stopped: threading.Event) -> bool:
+def _wait_until_ready(url: str, stop: StopSignals) -> bool:
     """Wait until the server answers; False when it is stopped before.
 
     Raises:
         StartError: the graph cannot start.
     """
-    while not stopped.wait(POLL_S):
+    while not stop.pause():
         application = serve.status().applications[APPLICATION]
         if application.status == "DEPLOY_FAILED":
             # A deployment's message ends in the exception of its replica.
@@ -166,7 +157,7 @@ def _wait_until_released(host: str, port: int) -> None:
         time.sleep(POLL_S)
 
 
-def _wait_until_free(host: str, port: int, stopped: threading.Event) -> None:
+def _wait_until_free(host: str, port: int, stop: StopSignals) -> None:
     """Wait for connections that the server before closed first: the system holds the port for a minute after them.
 
     Who listens with SO_REUSEADDR need not wait, but a replica that listens itself does so without.
@@ -175,7 +166,7 @@ def _wait_until_free(host: str, port: int, stopped: threading.Event) -> None:
         print(
             f"waiting for port {port}, which is held for up to a minute after the server that was there ...", flush=True
         )
-    while is_held(host, port) and not stopped.wait(POLL_S):
+    while is_held(host, port) and not stop.pause():
         pass
 
 
