@@ -41,7 +41,10 @@ DASHBOARD = Dashboard(
                 "The end of the problem's type in the answer. One reason that jumps is one client with a fault; "
                 "rate-limit and api-key ones may be an attack or a key that was changed.",
                 "reqps",
-                {"{{reason}}": rate("ray_roadseg_rejected_uploads_total", "reason")},
+                {
+                    "{{reason}}": rate("ray_roadseg_rejected_uploads_total", "reason"),
+                    "{{reason}}, by Ray": rate("ray_roadseg_refused_by_ray_total", "reason"),
+                },
                 width=12,
             ),
             Panel(

@@ -24,7 +24,10 @@ SELECTOR = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)\{([^}]*)\}")
 
 # What may find nothing, as regular expressions of a series, and why.
 NO_GPU = {r"ray_node_(gpus|gram)_": "the machine has no GPU"}
-NO_FAILURE = {r'status_code=~"5\.\."': "no upload failed"}
+NO_FAILURE = {
+    r'status_code=~"5\.\."': "no upload failed",
+    r"ray_roadseg_refused_by_ray_total": "there was room for every upload, and none of Ray's own proxies was asked",
+}
 
 
 @dataclass(frozen=True)
