@@ -234,12 +234,12 @@ def draw(measurement: Measurement) -> str:
     for row in rows:
         row.set_ylim(bottom=0)
         row.grid(alpha=0.2)
-        row.legend(loc="upper right", fontsize="small", frameon=False)
+        row.legend(loc="upper left", fontsize="small", frameon=False)
         for name, at_s in measurement.phases:
             row.axvline(at_s, color="#ddd", linewidth=0.8, zorder=0)
             if row is rows[0] and name in LOADS:
                 row.annotate(
-                    name, (at_s, 1), xycoords=("data", "axes fraction"), xytext=(3, -10), textcoords="offset points"
+                    name, (at_s, 1), xycoords=("data", "axes fraction"), xytext=(2, 4), textcoords="offset points"
                 )
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
