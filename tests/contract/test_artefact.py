@@ -213,8 +213,8 @@ def test_an_attempt_that_was_cut_short_is_no_version(tmp_path: Path, program: Ro
         ({"split": "random-heldout"}, "what a leak pretends"),
         ({"step": 1}, "another configuration or step"),
         ({"config": tiny()}, "another configuration or step"),
-        ({"mirror": True}, "is of 1 network with mirroring, to be published is 1 network without mirroring"),
-        ({"others": [member_of(tiny())]}, "is of 2 networks without mirroring"),
+        ({"mirror": True}, "is of 1 network at scale 1, mirrored too, to be published is 1 network at scale 1;"),
+        ({"others": [member_of(tiny())]}, "is of 2 networks at scale 1, to be published is 1 network at"),
     ],
 )
 def test_scores_that_may_not_stand_for_the_weights_are_refused(
