@@ -26,4 +26,4 @@ def test_requests_made_from_the_description_are_answered_as_it_says(red_server: 
         cwd=tmp_path,
     )
     assert fuzz.returncode == 0, fuzz.stdout + fuzz.stderr
-    assert "5 selected / 5 total" in fuzz.stdout
+    assert "6 selected / 6 total" in fuzz.stdout
