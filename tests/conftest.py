@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.red import write_red
 from tests.seaweed import Seaweed
@@ -50,11 +52,15 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
 
 @pytest.fixture(scope="session")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> StartServer:
-    """Start `ci/serve` with options, and end it when the block is left."""
+    """Start `ci/serve` with options and settings of the graph, and end it when the block is left."""
 
     @contextmanager
-    def start(*options: str, port: int | None = None) -> Iterator[Server]:
-        server = Server(tmp_path_factory.mktemp("server") / "log", *options, port=port)
+    def start(*options: str, settings: dict[str, Any] | None = None, port: int | None = None) -> Iterator[Server]:
+        folder = tmp_path_factory.mktemp("server")
+        if settings is not None:
+            (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+            options = ("--config", str(folder / "settings.yaml"), *options)
+        server = Server(folder / "log", *options, port=port)
         try:
             yield server
         finally:

@@ -50,14 +50,12 @@ def server(
     metric_ports: dict[str, int],
     start_server: StartServer,
     red_artefact: Path,
-    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
     """The staged graph, its model autoscaled, as on a cluster."""
     assert metric_ports
-    settings = tmp_path_factory.mktemp("settings") / "settings.yaml"
     scaled = {"autoscaling_config": {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 8}}
-    settings.write_text(yaml.safe_dump({"model": str(red_artefact), "form": "staged", "predict": scaled}))
-    with start_server("--config", str(settings)) as server:
+    settings = {"model": str(red_artefact), "form": "staged", "predict": scaled}
+    with start_server(settings=settings) as server:
         server.wait_until_ready()
         yield server
 

@@ -36,10 +36,9 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def guarded(start_server: StartServer, red_artefact: Path, keys: Path, form: str) -> Iterator[Server]:
     keys.write_text("# one a month\nof-june\n")
-    settings = keys.with_name(f"{form}.yaml")
     gate = {"api_keys_file": str(keys), "receive_timeout_s": 10, "rate_limit": "60/minute"}
-    settings.write_text(yaml.safe_dump({"model": str(red_artefact), "form": form, "gate": gate}))
-    with start_server("--config", str(settings), "--log-format", "json") as server:
+    settings = {"model": str(red_artefact), "form": form, "gate": gate}
+    with start_server("--log-format", "json", settings=settings) as server:
         server.wait_until_ready()
         yield server
 

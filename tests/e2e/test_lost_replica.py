@@ -9,7 +9,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 
 from tests.e2e.uploads import WHOLE
 from tests.server import Server, StartServer
@@ -20,11 +19,10 @@ GATHER_S = 3.0
 
 
 @pytest.fixture(scope="module")
-def server(start_server: StartServer, red_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    settings = tmp_path_factory.mktemp("settings") / "settings.yaml"
+def server(start_server: StartServer, red_artefact: Path) -> Iterator[Server]:
     predict = {"batch_wait_timeout_s": GATHER_S, "max_batch_size": 2}
-    settings.write_text(yaml.safe_dump({"model": str(red_artefact), "form": "staged", "predict": predict}))
-    with start_server("--config", str(settings)) as server:
+    settings = {"model": str(red_artefact), "form": "staged", "predict": predict}
+    with start_server(settings=settings) as server:
         server.wait_until_ready()
         yield server
 

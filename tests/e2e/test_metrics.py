@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from tests.e2e.uploads import WHOLE
 from tests.server import Server, StartServer
@@ -23,12 +22,10 @@ def server(
     request: pytest.FixtureRequest,
     start_server: StartServer,
     red_artefact: Path,
-    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
     """The stages each on its own, or all in the process that listens."""
-    settings = tmp_path_factory.mktemp("settings") / "settings.yaml"
-    settings.write_text(yaml.safe_dump({"model": str(red_artefact), "form": request.param}))
-    with start_server("--config", str(settings)) as server:
+    settings = {"model": str(red_artefact), "form": request.param}
+    with start_server(settings=settings) as server:
         server.wait_until_ready()
         yield server
 

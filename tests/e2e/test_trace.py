@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 from websockets.sync.client import connect
 
 from tests.e2e.uploads import WHOLE
@@ -71,14 +70,12 @@ def server(
     form: str,
     start_server: StartServer,
     red_artefact: Path,
-    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
     assert collector.url
-    settings = tmp_path_factory.mktemp("settings") / "settings.yaml"
     # It waits a little for a second frame, so that two at once are predicted together.
     predict = {"batch_wait_timeout_s": 0.5, "max_batch_size": 2}
-    settings.write_text(yaml.safe_dump({"model": str(red_artefact), "form": form, "predict": predict}))
-    with start_server("--config", str(settings), "--log-format", "json", "--trace") as server:
+    settings = {"model": str(red_artefact), "form": form, "predict": predict}
+    with start_server("--log-format", "json", "--trace", settings=settings) as server:
         server.wait_until_ready()
         yield server
 
