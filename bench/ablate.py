@@ -20,7 +20,7 @@ import typer
 
 from roadseg_train.progress import SUMMARY, Summary
 
-BASE = ("short_side_px=180", "crop_height_px=144", "crop_width_px=192")
+BASE = ("short_side_px=180", "crop_height_px=144", "crop_width_px=192", "coarse_share=0")
 
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "loss": {  # without the class head, which would teach beside them
@@ -74,6 +74,7 @@ def main(
 def heldout_iou(data: Path, run: Path, split: str, seed: int, settings: Sequence[str]) -> float:
     """Fit as a user would, in a process of one thread, and read the score of the last checkpoint."""
     words = ["fit", "--data", data, "--run", run, "--preset", "small", "--split", split, "--seed", seed, "--workers", 0]
+    words += ["--cpus-per-worker", 1]  # else runs beside each other take all cores each, and wait for one another's threads
     words += [word for setting in settings for word in ("--set", setting)]
     program = [sys.executable, "-c", "from roadseg_train.cli import main; main()"]
     summary = run / SUMMARY

@@ -66,7 +66,9 @@ def test_loaders_outlive_a_signal_to_the_group(camvid: Path, config: TrainConfig
 
 def test_the_first_steps_see_half_the_scale(camvid: Path, config: TrainConfig) -> None:
     frames = select(find_frames(camvid), "train")
-    fine, coarse = (Crops(frames, config.model_copy(update={"num_coarse_steps": steps})) for steps in (0, 2))
+    fine, coarse = (
+        Crops(frames, config.model_copy(update={"num_steps": 8, "coarse_share": share})) for share in (0, 0.25)
+    )
     last_coarse, first_fine = 2 * config.batch_size - 1, 2 * config.batch_size
     assert [tuple(part.shape) for part in coarse[last_coarse]] == [(3, 16, 24), (2, 16, 24)]
     torch.testing.assert_close(coarse[first_fine], fine[first_fine], rtol=0, atol=0)

@@ -33,7 +33,8 @@ class TrainConfig(BaseModel):
     # The schedule.
     num_steps: int = Field(ge=1)
     num_warmup_steps: int = Field(ge=0)
-    num_coarse_steps: int = Field(default=0, ge=0)  # the first steps see crops at half the scale: a quarter of the cost
+    # Of the steps, the first, which see crops at half the scale: a quarter of the cost.
+    coarse_share: float = Field(default=0.0, ge=0, lt=1)
     batch_size: int = Field(ge=1)
     accumulate: int = Field(default=1, ge=1)  # parts of a batch that are computed one after the other
     learning_rate: float = Field(gt=0)
@@ -109,7 +110,7 @@ def small() -> TrainConfig:
         short_side_px=360,
         num_steps=4000,
         num_warmup_steps=200,
-        num_coarse_steps=2400,
+        coarse_share=0.6,
         batch_size=8,
         learning_rate=2e-3,
         weight_decay=1e-2,

@@ -29,6 +29,7 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, frames: Sequence[Frame], config: TrainConfig) -> None:
         self.config = config
         self.coarse = halve(config)
+        self.num_coarse = round(config.coarse_share * config.num_steps) * config.batch_size
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
             self.frames = list(threads.map(self._load, frames))
 
@@ -38,8 +39,7 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.frames))
         image_CHW, truth_2HW = self.frames[order[position]]
         seed = int(np.random.SeedSequence((self.config.seed, index)).generate_state(1, np.uint64)[0] >> 1)
-        is_coarse = index < self.config.num_coarse_steps * self.config.batch_size
-        return augment(image_CHW, truth_2HW, self.coarse if is_coarse else self.config, seed)
+        return augment(image_CHW, truth_2HW, self.coarse if index < self.num_coarse else self.config, seed)
 
     def _load(self, frame: Frame) -> tuple[Tensor, Tensor]:
         image_HWC, target_HW = read_frame(frame)
