@@ -25,7 +25,7 @@ from tests.cluster.queries import NO_FAILURE, NO_GPU, every_query
 RELEASE = "roadseg"
 CHART = ROOT / "helm/roadseg"
 VALUES = Path(__file__).with_name("values.yaml")
-HOST, INGRESS_PORT = "roadseg.test", 30080
+HOST, GATEWAY_HOST, INGRESS_PORT = "roadseg.test", "gateway.roadseg.test", 30080
 WORKERS, HEAD, TRAIN_WORKERS = (
     f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component={component}"
     for component in ("serve-worker", "serve-head", "train-worker")
@@ -63,8 +63,11 @@ class Journey:
             self.install_the_chart,
             self.test_the_chart,
             self.upload_through_the_ingress,
+            self.upload_through_the_gateway,
+            self.keep_strangers_out,
             self.scale_up_and_down,  # before a change of the model leaves more pods than are needed, for a while
             self.train_on_two_workers,
+            self.train_as_declared,
             self.change_the_model,
             self.change_it_back,
             self.lose_a_worker,
@@ -103,15 +106,26 @@ class Journey:
         run("helm", "test", RELEASE, f"--namespace={NAMESPACE}", "--logs")
 
     def upload_through_the_ingress(self) -> None:
-        answer = self._upload(params={"format": "png"})
-        mask_HW, expected_HW = np.asarray(Image.open(io.BytesIO(answer.content))), prepare.local_mask(self.picture)
-        differing = float((mask_HW != expected_HW).mean())
-        _check(
-            differing < 0.001, f"{differing:.1%} of the mask's pixels differ from what the same model says elsewhere"
-        )
+        self._expect_mask(self._upload(params={"format": "png"}))
         _check(self._upload(key="wrong").status_code == 401, "a wrong key was let in")
         _check(self._upload(key=None).status_code == 401, "no key was let in")
         _check(self._upload(picture=b"no picture").status_code == 415, "what is no picture was taken for one")
+
+    def upload_through_the_gateway(self) -> None:
+        wait_until(
+            "the gateway's route", lambda: self._upload(host=GATEWAY_HOST).status_code != 404, READY_TIMEOUT_S
+        )
+        self._expect_mask(self._upload(host=GATEWAY_HOST, params={"format": "png"}))
+
+    def keep_strangers_out(self) -> None:
+        """What a pod of another namespace reaches of ours: the uploads, and nothing where code could be run."""
+        (head,), workers = pods(NAMESPACE, HEAD), pods(NAMESPACE, WORKERS)
+        head_ip, worker_ip = head["status"]["podIP"], workers[0]["status"]["podIP"]
+        closed = [f"{head_ip}/{port}" for port in (6379, 8265, 10001, 8080, 44217, 44227)]
+        closed += [f"{worker_ip}/{port}" for port in (52365, 8080, 9101)]
+        uploads = f"{worker_ip}/8000"
+        reached = prepare.reached_by_a_stranger(f"roadseg/serve:{self.tag}", uploads, closed)
+        _check(reached == [uploads], f"of {uploads}, and not of {closed}, a stranger reaches {reached}")
 
     # Training
 
@@ -142,6 +156,26 @@ class Journey:
                     _finish(job)
         _check(self._has("models/road-cluster/1/manifest.json"), "there is no artefact")
         self.figures["seconds of a training on two workers that lost one of them"] = time.monotonic() - start_s
+
+    def train_as_declared(self) -> None:
+        """A RayJob: a cluster of its own that comes, trains and goes."""
+        places = f"--data s3://{BUCKET}/CamVid --run s3://{BUCKET}/runs/declared"
+        args = f"{places} --preset tiny --steps 20 --workers 1 --cpus-per-worker 1".split()
+        job = {"enabled": True, "name": "declared", "args": args, "ttlSecondsAfterFinished": 0}
+        start_s = time.monotonic()
+        self._helm("upgrade", "--set-json", f"training.job={json.dumps(job)}")
+        name = f"{RELEASE}-declared"
+
+        def status() -> dict[str, Any]:
+            found: dict[str, Any] = get(f"rayjob/{name}", f"--namespace={NAMESPACE}")["status"]
+            return found
+
+        wait_until("the end of the job", lambda: status().get("jobDeploymentStatus") in ("Complete", "Failed"), READY_TIMEOUT_S)
+        _check(status().get("jobStatus") == "SUCCEEDED", f"the job ended as {status()}")
+        _check(self._has("runs/declared/summary.json"), "the job left no summary")
+        self.figures["seconds of a declared training, from helm upgrade to its end"] = time.monotonic() - start_s
+        clusters = f"ray.io/originated-from-cr-name={name}"
+        wait_until("the end of the job's cluster", lambda: not pods(NAMESPACE, clusters), READY_TIMEOUT_S)
 
     def _submit(self, port: int, entrypoint: str) -> "subprocess.Popen[str]":
         words = [Path(sys.executable).with_name("ray"), "job", "submit", "--address", f"http://127.0.0.1:{port}", "--"]
@@ -285,15 +319,27 @@ class Journey:
         return f"http://{kube.node_address()}:{INGRESS_PORT}/upload"
 
     def _upload(
-        self, key: str | None = "", params: dict[str, str] | None = None, picture: bytes | None = None
+        self,
+        key: str | None = "",
+        params: dict[str, str] | None = None,
+        picture: bytes | None = None,
+        host: str = HOST,
     ) -> httpx.Response:
-        headers = {"Host": HOST} | ({} if key is None else {"X-API-Key": key or self.keys.api})
+        headers = {"Host": host} | ({} if key is None else {"X-API-Key": key or self.keys.api})
         try:
             return httpx.post(
                 self._url, headers=headers, params=params, files={"file": picture or self.picture}, timeout=60
             )
         except httpx.TransportError as error:
             raise KubeError(f"no answer: {error!r}") from error
+
+    def _expect_mask(self, answer: httpx.Response) -> None:
+        """As a PNG, what the bundled model says of our picture."""
+        mask_HW, expected_HW = np.asarray(Image.open(io.BytesIO(answer.content))), prepare.local_mask(self.picture)
+        differing = float((mask_HW != expected_HW).mean())
+        _check(
+            differing < 0.001, f"{differing:.1%} of the mask's pixels differ from what the same model says elsewhere"
+        )
 
     def _load(self, num_clients: int = 2, pause_s: float = 0.2) -> Load:
         headers = {"Host": HOST, "X-API-Key": self.keys.api}

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
@@ -26,7 +27,6 @@ from tests.cluster.kube import kubectl, run
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 NAMESPACE, OPERATOR_NAMESPACE, MONITORING_NAMESPACE = "roadseg", "kuberay-operator", "monitoring"
-OPERATOR_MODULE = ROOT / "ci/tools/kuberay"
 BUCKET = "road"
 ENTRIES = ("api-keys", "auth_token", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "redis-password")
 # CamVid's labels.
@@ -118,13 +118,18 @@ def load_helper_images(folder: Path) -> None:
         load_archive(archive)
 
 
+def module_folder(tools: str, module: str) -> Path:
+    """Where the files of a Go module are, at the version that a set of ci/tools pins."""
+    go = ("go", "-C", ROOT / "ci/tools" / tools)
+    run(*go, "mod", "download", module)
+    return Path(run(*go, "list", "-m", "-f", "{{.Dir}}", module).strip())
+
+
 def install_operator() -> None:
     """KubeRay's own manifests, from its pinned module, in a namespace of its own."""
-    module = run(
-        "go", "-C", OPERATOR_MODULE, "list", "-m", "-f", "{{.Dir}}", "github.com/ray-project/kuberay/ray-operator"
-    )
+    module = module_folder("kuberay", "github.com/ray-project/kuberay/ray-operator")
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(Path(module.strip()) / "config", Path(folder) / "config")
+        shutil.copytree(module / "config", Path(folder) / "config")
         overlay = {
             "namespace": OPERATOR_NAMESPACE,
             "resources": ["namespace.yaml", "config/default"],
@@ -153,6 +158,8 @@ def install_operator() -> None:
 
 def install_services(keys: Keys) -> None:
     """A namespace that takes only restricted pods, Secrets, S3 and Redis in it, and Traefik beside it."""
+    definitions = module_folder("gateway", "sigs.k8s.io/gateway-api") / "config/crd"
+    kubectl("apply", "--server-side", f"--kustomize={definitions}")
     kubectl("apply", f"--filename={HERE / 'traefik.yaml'}")
     labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
@@ -224,12 +231,31 @@ def write_dataset(root: Path) -> None:
                 Image.fromarray(label_HW).save(root / f"{part}annot" / f"{drive}_{i:05d}.png")
 
 
+def reached_by_a_stranger(image: str, open_place: str, closed_places: list[str]) -> list[str]:
+    """Which of the places, each as ADDRESS/PORT, a pod of another namespace can open a connection to.
+
+    It begins with the one that should be open, for as long as it takes a new pod to be let into the network.
+    """
+    reach = "reach() { timeout 3 bash -c \"< /dev/tcp/$1\" 2> /dev/null && echo $1; }"
+    script = f"{reach}; for _ in {{1..20}}; do reach {open_place} && break; sleep 1; done; "
+    script += "".join(f"reach {place}; " for place in closed_places) + "true"
+    place, image_words = "--namespace=default", (f"--image={image}", "--image-pull-policy=IfNotPresent")
+    kubectl("run", "stranger", place, "--restart=Never", *image_words, "--command", "--", "bash", "-c", script)
+    try:
+        kubectl("wait", "pod/stranger", place, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=300s")
+        told = kubectl("logs", "stranger", place)
+    finally:
+        kubectl("delete", "pod", "stranger", place, "--wait=false")
+    return [line for line in told.splitlines() if line in (open_place, *closed_places)]
+
+
 def put_dataset(keys: Keys) -> None:
     """The dataset at s3://road/CamVid."""
     with tempfile.TemporaryDirectory() as folder, kube.forwarded(NAMESPACE, "seaweedfs", 8333) as port:
         write_dataset(Path(folder))
         client = s3_client(keys, port)
-        client.create_bucket(Bucket=BUCKET)
+        with suppress(client.exceptions.BucketAlreadyOwnedByYou):  # from a journey before
+            client.create_bucket(Bucket=BUCKET)
         for path in sorted(Path(folder).rglob("*.png")):
             client.upload_file(str(path), BUCKET, f"CamVid/{path.relative_to(folder).as_posix()}")
 
