@@ -25,18 +25,26 @@ def rules(namespace: str, release: str, values: dict[str, Any]) -> str:
         values: what values.yaml has under monitoring.rules.
     """
     words = {
-        "namespace": namespace,
-        "release": release,
+        "ours": f'namespace="{namespace}", release="{release}"',
         # As decimal numbers: 1 - 0.999 is 0.0010000000000000009.
         "availability_budget": f"{1 - values['availabilityTarget']:.6g}",
         "latency_budget": f"{1 - values['latencyTarget']:.6g}",
         "latency_threshold": f"{values['latencyThresholdMs']}.0",
         "runbook": values["runbookUrl"],
     }
-    text = RULES.read_text(encoding="utf-8")
+    groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+    for group in groups:
+        windows = group.pop("windows", [""])
+        group["rules"] = [fill(rule, words | {"window": window}) for rule in group["rules"] for window in windows]
+    return yaml.safe_dump({"groups": groups}, sort_keys=False)
+
+
+def fill(rule: dict[str, Any], words: dict[str, str]) -> Any:
+    """A rule with what its @words@ stand for."""
+    text = yaml.safe_dump(rule, sort_keys=False)
     for word, meaning in words.items():
         text = text.replace(f"@{word}@", meaning)
-    return text
+    return yaml.safe_load(text)
 
 
 if __name__ == "__main__":

@@ -28,9 +28,9 @@ def promtool(*arguments: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def alerts() -> list[dict[str, Any]]:
+def rules_with(key: str) -> list[dict[str, Any]]:
     groups = yaml.safe_load(rules(NAMESPACE, RELEASE, values()))["groups"]
-    return [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    return [rule for group in groups for rule in group["rules"] if key in rule]
 
 
 def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
@@ -42,15 +42,20 @@ def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
 
 def test_every_alert_is_tested_both_ways() -> None:
     checks = [check for test in yaml.safe_load(TESTS.read_text())["tests"] for check in test["alert_rule_test"]]
-    names = {alert["alert"] for alert in alerts()}
+    names = {alert["alert"] for alert in rules_with("alert")}
     assert {check["alertname"] for check in checks if "exp_alerts" in check} == names
     assert {check["alertname"] for check in checks if "exp_alerts" not in check} == names
+
+
+def test_alerts_ask_for_the_shares_that_are_recorded() -> None:
+    asked = re.findall(r"roadseg:\w+:\w+", " ".join(alert["expr"] for alert in rules_with("alert")))
+    assert set(asked) == {rule["record"] for rule in rules_with("record")}
 
 
 def test_every_alert_leads_to_a_paragraph() -> None:
     titles = re.findall(r"^#+ (.+)$", (ROOT / "docs/operations.md").read_text(), re.M)
     anchors = {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
-    for alert in alerts():
+    for alert in rules_with("alert"):
         page, anchor = alert["annotations"]["runbook_url"].split("#")
         assert page == "docs/operations.md"
         assert anchor in anchors, alert["alert"]
