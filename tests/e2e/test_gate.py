@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
@@ -158,8 +157,7 @@ def test_a_client_that_asks_too_often_has_to_wait(client: httpx.Client) -> None:
 def test_a_file_without_keys_is_one_clear_line(start_server: StartServer, red_artefact: Path, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("# none yet\n")
     settings = {"model": str(red_artefact), "gate": {"api_keys_file": str(tmp_path / "keys")}}
-    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
-    with start_server("--config", str(tmp_path / "settings.yaml")) as server:
+    with start_server(settings=settings) as server:
         assert server.wait_until_stopped() == 1
         lines = [line for line in server.log.read_text().splitlines() if "installing" not in line]
         assert len(lines) == 1

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
 from websockets.sync.client import connect
@@ -29,21 +28,20 @@ ANSWER_TIMEOUT_S = 120
 
 
 @pytest.fixture(scope="module", params=["staged", "fused"])
-def server(
-    request: pytest.FixtureRequest,
-    start_server: StartServer,
-    red_artefact: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Server]:
+def server(request: pytest.FixtureRequest, start_server: StartServer, red_artefact: Path) -> Iterator[Server]:
     """Behind Ray's proxy, and without it; with room for two requests, and for one that waits."""
-    settings = tmp_path_factory.mktemp("settings") / "settings.yaml"
     room = {"max_ongoing_requests": 2, "max_queued_requests": 1}
     alone = {"max_batch_size": 2, "batch_wait_timeout_s": 3600, "max_queued_requests": 1}
     backpressure = {"status_code": 429, "retry_after_s": 7}
-    gate = {"request_timeout_s": REQUEST_TIMEOUT_S}
-    args = {"model": str(red_artefact), "form": request.param, "gate": gate, "backpressure_config": backpressure}
-    settings.write_text(yaml.safe_dump(args | {"ingress": room, "predict": alone}))
-    with start_server("--config", str(settings)) as server:
+    settings = {
+        "model": str(red_artefact),
+        "form": request.param,
+        "gate": {"request_timeout_s": REQUEST_TIMEOUT_S},
+        "backpressure_config": backpressure,
+        "ingress": room,
+        "predict": alone,
+    }
+    with start_server(settings=settings) as server:
 
         def keep_company() -> None:
             while "roadseg is ready at" not in server.log.read_text() and server.process.poll() is None:

@@ -24,16 +24,10 @@ MAX_FRAME_BYTES = 16 * MB  # a little less than uvicorn takes
 
 
 @pytest.fixture(scope="module", params=["fused", "staged"])
-def server(
-    request: pytest.FixtureRequest,
-    start_server: StartServer,
-    red_artefact: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Server]:
+def server(request: pytest.FixtureRequest, start_server: StartServer, red_artefact: Path) -> Iterator[Server]:
     """The stages in the process that listens, or each on its own behind Ray Serve's proxy."""
-    config = tmp_path_factory.mktemp("config") / "settings.yaml"
-    config.write_text(f"model: {red_artefact}\nform: {request.param}\nmax_upload_bytes: {MAX_FRAME_BYTES}\n")
-    with start_server("--config", str(config)) as server:
+    settings = {"model": str(red_artefact), "form": request.param, "max_upload_bytes": MAX_FRAME_BYTES}
+    with start_server(settings=settings) as server:
         server.wait_until_ready()
         yield server
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from PIL import Image
 
 from docs.scenes import Scene, draw
@@ -18,11 +17,9 @@ KEY = "the-key-of-june"
 @pytest.fixture(scope="module")
 def server(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The bundled model, for who has a key."""
-    folder = tmp_path_factory.mktemp("settings")
-    (folder / "keys").write_text(KEY)
-    settings = {"form": "fused", "gate": {"api_keys_file": str(folder / "keys")}}
-    (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
-    with start_server("--config", str(folder / "settings.yaml")) as server:
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text(KEY)
+    with start_server(settings={"form": "fused", "gate": {"api_keys_file": str(keys)}}) as server:
         server.wait_until_ready()
         yield server
 
