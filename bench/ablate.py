@@ -11,7 +11,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
@@ -63,12 +63,20 @@ def main(
     cases = [(variant, seed) for seed in range(seeds) for variant in variants]
     with ThreadPoolExecutor(jobs) as pool:
         scores = dict(zip(cases, pool.map(lambda case: measure(*case), cases), strict=True))
-    table = {variant: [scores[variant, seed] for seed in range(seeds)] for variant in variants}
-    (out / f"{group}.json").write_text(json.dumps(table, indent=2) + "\n")
-    print(f"| {group} | held-out road IoU, mean of {seeds} | spread (sd) | each |\n|---|---|---|---|")
-    for variant, values in table.items():
+    by_variant = {variant: [scores[variant, seed] for seed in range(seeds)] for variant in variants}
+    (out / f"{group}.json").write_text(json.dumps(by_variant, indent=2) + "\n")
+    print(table(group, by_variant))
+
+
+def table(group: str, scores: Mapping[str, Sequence[float]]) -> str:
+    """Mean and spread by variant, each over as many seeds, in Markdown."""
+    seeds = len(next(iter(scores.values())))
+    lines = [f"| {group} | held-out road IoU, mean of {seeds} | spread (sd) | each |", "|---|---|---|---|"]
+    for variant, values in scores.items():
         spread = statistics.stdev(values) if seeds > 1 else 0.0
-        print(f"| {variant} | {statistics.mean(values):.4f} | {spread:.4f} | {' '.join(f'{v:.4f}' for v in values)} |")
+        each = " ".join(f"{value:.4f}" for value in values)
+        lines.append(f"| {variant} | {statistics.mean(values):.4f} | {spread:.4f} | {each} |")
+    return "\n".join(lines)
 
 
 def heldout_iou(data: Path, run: Path, split: str, seed: int, settings: Sequence[str]) -> float:

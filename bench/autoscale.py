@@ -9,22 +9,25 @@ whether or not the ones before were answered. Reaction times are as fine as Ray 
 
 import io
 import json
+import math
 import os
-import statistics
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
+import numpy as np
 import typer
 
 from bench.load import draw_road, file_of
 from tests.prometheus import ask
+
+# When it was due and how long it took, in seconds; its status, 0 where none came.
+Upload = tuple[float, float, int]
 
 NUM_CLIENTS = 128  # uploads under way at most; beyond them the load is no longer what was offered
 TIMEOUT_S = 60
@@ -75,12 +78,12 @@ class Measurement:
 
     Attributes:
         phases: name and start of each, in seconds since the first.
-        uploads: of each, when it was sent, how long it took in seconds, and its status (0 where none came).
+        uploads: by when they were due.
         series: of each query, times in seconds and values.
     """
 
     phases: list[tuple[str, float]] = field(default_factory=list)
-    uploads: list[tuple[float, float, int]] = field(default_factory=list)
+    uploads: list[Upload] = field(default_factory=list)
     series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
 
@@ -173,6 +176,20 @@ def reaction_s(series: Sequence[tuple[float, float]], start_s: float, end_s: flo
     return next((at_s - start_s for at_s, value in series if start_s < at_s < end_s and value > level), None)
 
 
+def quantile_s(uploads: Sequence[Upload], share: float) -> float:
+    """Seconds within which this share of those that were answered were, linear between two; nan where none was."""
+    times_s = [duration_s for _, duration_s, status in uploads if status == 200]
+    return float(np.quantile(times_s, share)) if times_s else math.nan
+
+
+def in_steps(uploads: Sequence[Upload], end_s: float) -> list[list[Upload]]:
+    """The uploads by the step of the figure in which they were due; the last step is that of the end."""
+    steps: list[list[Upload]] = [[] for _ in range(int(end_s / STEP_S) + 1)]
+    for upload in uploads:
+        steps[int(upload[0] / STEP_S)].append(upload)
+    return steps
+
+
 def table(measurement: Measurement) -> str:
     """Reactions and failures by load, in Markdown."""
     lines = [
@@ -189,12 +206,9 @@ def table(measurement: Measurement) -> str:
         ]
         uploads = [upload for upload in measurement.uploads if start_s <= upload[0] < end_s]
         failed = sum(status != 200 for _, _, status in uploads)
-        times_s = [duration_s for _, duration_s, status in uploads if status == 200]
-        cuts = statistics.quantiles(times_s, n=20) if len(times_s) > 1 else [0.0] * 19
+        p50_s, p95_s = quantile_s(uploads, 0.5), quantile_s(uploads, 0.95)
         cells = ["none" if reaction is None else f"{reaction:.0f} s" for reaction in reactions]
-        lines.append(
-            f"| {name} | {' | '.join(cells)} | {len(uploads)} | {failed} | {cuts[9]:.1f} s, {cuts[18]:.1f} s |"
-        )
+        lines.append(f"| {name} | {' | '.join(cells)} | {len(uploads)} | {failed} | {p50_s:.1f} s, {p95_s:.1f} s |")
     return "\n".join(lines)
 
 
@@ -209,16 +223,12 @@ def draw(measurement: Measurement) -> str:
     figure, rows = pyplot.subplots(4, 1, sharex=True, figsize=(9, 8), layout="constrained")
     sent_s = [at_s for at_s, _, _ in measurement.uploads]
     end_s = max(sent_s[-1], *(series[-1][0] for series in measurement.series.values() if series))
-    edges = [STEP_S * i for i in range(int(end_s / STEP_S) + 2)]
-    counts, answered, p95 = [], [], []
-    for low, high in pairwise(edges):
-        inside = [upload for upload in measurement.uploads if low <= upload[0] < high]
-        counts.append(len(inside) / STEP_S)
-        answered.append(sum(status == 200 for _, _, status in inside) / STEP_S)
-        times_s = sorted(duration_s for _, duration_s, status in inside if status == 200)
-        p95.append(times_s[int(0.95 * (len(times_s) - 1))] if times_s else float("nan"))
-    rows[0].step(edges[:-1], counts, where="post", color="#777", label="offered")
-    rows[0].step(edges[:-1], answered, where="post", color="#1a7f37", label="of these answered")
+    steps = in_steps(measurement.uploads, end_s)
+    edges = [STEP_S * i for i in range(len(steps))]
+    offered = [len(step) / STEP_S for step in steps]
+    answered = [sum(status == 200 for _, _, status in step) / STEP_S for step in steps]
+    rows[0].step(edges, offered, where="post", color="#777", label="offered")
+    rows[0].step(edges, answered, where="post", color="#1a7f37", label="of these answered")
     rows[0].set_ylabel("uploads per s")
     for name, style in (("desired", ":"), ("target", "--"), ("actual", "-")):
         rows[1].step(*_columns(measurement.series[name]), where="post", linestyle=style, label=f"{name} replicas")
@@ -226,9 +236,8 @@ def draw(measurement: Measurement) -> str:
     rows[1].set_ylabel("replicas, pods")
     rows[2].step(*_columns(measurement.series["requests"]), where="post", color="#8250df", label="waiting and in work")
     rows[2].set_ylabel("requests")
-    rows[3].plot(
-        [edge + STEP_S / 2 for edge in edges[:-1]], p95, color="#bc4c00", marker=".", label="p95, by when it was sent"
-    )
+    middles, p95_s = [edge + STEP_S / 2 for edge in edges], [quantile_s(step, 0.95) for step in steps]
+    rows[3].plot(middles, p95_s, color="#bc4c00", marker=".", label="p95, by when it was sent")
     rows[3].set_ylabel("seconds")
     rows[3].set_xlabel("seconds since the start")
     for row in rows:

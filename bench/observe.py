@@ -13,6 +13,7 @@ this process.
 import statistics
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
@@ -62,11 +63,16 @@ def main(
             for name in list(ports)[turn % len(ports) :] + list(ports)[: turn % len(ports)]:
                 rates[name].append(upload_for(ports[name], requests, concurrency, seconds).rate)
     print(f"{model}, {form}, {concurrency} at once; medians of {repeats} turns of {seconds:g} s")
+    report(rates)
+
+
+def report(rates: Mapping[str, Sequence[float]]) -> None:
+    """Print the median rate of each kind of server, and of its ratios to the bare one's of the same turn."""
     print(f"{'':>12} {'per s':>8} {'of bare':>8} {'least':>8} {'most':>8}")
     for name, measured in rates.items():
         ratios = [rate / bare for rate, bare in zip(measured, rates["bare"], strict=True)]
         spread = f"{statistics.median(ratios):8.3f} {min(ratios):8.3f} {max(ratios):8.3f}"
-        print(f"{name:>12} {statistics.median(measured):8.1f} {spread}", flush=True)
+        print(f"{name:>12} {statistics.median(measured):8.1f} {spread}")
 
 
 if __name__ == "__main__":

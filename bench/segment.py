@@ -44,10 +44,15 @@ def main(
             todo = plan(find([str(source)], recursive=False, out=out), out=out, wanted=None)
             runs = (partial(loop, segmenter, todo), partial(pipeline, segmenter, todo, options))
             pairs = [[rate_of(run, images) for run in runs] for _ in range(repeats + 1)][1:]  # the first warms up
-        ratios = [piped / looped for looped, piped in pairs]
-        looped, piped = (statistics.median(rates) for rates in zip(*pairs, strict=True))
-        spread = f"{statistics.median(ratios):6.2f} {min(ratios):6.2f} {max(ratios):6.2f}"
-        print(f"{name:>14} {looped:11.1f} {piped:14.1f} {spread}", flush=True)
+        print(row(name, pairs), flush=True)
+
+
+def row(name: str, pairs: Sequence[Sequence[float]]) -> str:
+    """Medians of the loop's rates, of the pipeline's, and of the ratio of each pair, with its least and most."""
+    looped, piped = (statistics.median(rates) for rates in zip(*pairs, strict=True))
+    ratios = [piped / looped for looped, piped in pairs]
+    spread = f"{statistics.median(ratios):6.2f} {min(ratios):6.2f} {max(ratios):6.2f}"
+    return f"{name:>14} {looped:11.1f} {piped:14.1f} {spread}"
 
 
 def rate_of(run: Callable[[], None], images: int) -> float:
