@@ -236,7 +236,7 @@ def reached_by_a_stranger(image: str, open_place: str, closed_places: list[str])
 
     It begins with the one that should be open, for as long as it takes a new pod to be let into the network.
     """
-    reach = "reach() { timeout 3 bash -c \"< /dev/tcp/$1\" 2> /dev/null && echo $1; }"
+    reach = 'reach() { timeout 3 bash -c "< /dev/tcp/$1" 2> /dev/null && echo $1; }'
     script = f"{reach}; for _ in {{1..20}}; do reach {open_place} && break; sleep 1; done; "
     script += "".join(f"reach {place}; " for place in closed_places) + "true"
     place, image_words = "--namespace=default", (f"--image={image}", "--image-pull-policy=IfNotPresent")

@@ -9,6 +9,10 @@ One Ray pod.
 {{- define "roadseg.pod" -}}
 {{- $values := .root.Values -}}
 {{- $serves := eq .component "serve" -}}
+{{- $drain := ternary
+      (dict "seconds" $values.serve.drainSeconds "work" "ray::ServeReplica")
+      (dict "seconds" $values.training.drainSeconds "work" "ray::RayTrainWorker")
+      $serves -}}
 {{- $keys := and $serves $values.apiKeys.existingSecret -}}
 metadata:
   labels:
@@ -25,7 +29,9 @@ spec:
   imagePullSecrets:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-  terminationGracePeriodSeconds: {{ ternary $values.serve.terminationGracePeriodSeconds $values.training.jobStopWaitSeconds $serves }}
+  terminationGracePeriodSeconds: {{ ternary $values.serve.terminationGracePeriodSeconds (add $values.training.drainSeconds 30) $serves }}
+  # Else `ray start` is process 1, for which Linux ignores SIGTERM: each pod would stay for the whole of that period.
+  shareProcessNamespace: true
   securityContext:
     {{- include "roadseg.podSecurityContext" .root | nindent 4 }}
   containers:
@@ -59,7 +65,8 @@ spec:
         {{- with $values.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
-      {{- if and $serves (eq .node "worker") }}
+      {{- if eq .node "worker" }}
+      {{- if $serves }}
       readinessProbe:
         exec:
           command:
@@ -70,6 +77,7 @@ spec:
         periodSeconds: 2
         timeoutSeconds: 5
         failureThreshold: 2
+      {{- end }}
       lifecycle:
         preStop:
           exec:
@@ -77,7 +85,7 @@ spec:
               - bash
               - -c
               - |
-                {{- include "roadseg.drain" .root | nindent 16 }}
+                {{- include "roadseg.drain" $drain | nindent 16 }}
       {{- end }}
       volumeMounts:
         - {name: tmp, mountPath: /tmp}
@@ -127,6 +135,23 @@ spec:
     {{- end }}
     {{- end }}
   {{- end }}
+{{- end -}}
+
+{{/*
+What a worker does before it ends: Ray hears that its node goes. Serve starts its replicas elsewhere and only then stops them
+here; a training saves. Without this, Ray ends with its pod at once: a stage whose only replica was here answers nobody until
+another has started, and a training goes back to its last checkpoint.
+  seconds  that this may take, at most
+  work     a pattern of the processes whose end is waited for
+*/}}
+{{- define "roadseg.drain" -}}
+node=$(cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\0' '\n' | sed -n 's/^--node_id=//p' | head -1)
+timeout 15 ray drain-node --address "$RAY_ADDRESS" --node-id "$node" --reason DRAIN_NODE_REASON_PREEMPTION \
+  --reason-message "its pod is to go" --deadline-remaining-seconds {{ .seconds }} || exit 0
+for _ in {1..{{ .seconds }}}; do
+  pgrep --full {{ .work }} > /dev/null || exit 0
+  sleep 1
+done
 {{- end -}}
 
 {{/* A container's resources, with its GPUs. */}}

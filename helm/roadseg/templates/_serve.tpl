@@ -64,16 +64,3 @@ ask 52365/api/local_raylet_healthz | grep --quiet success &&
   ask 8000/-/routes | grep --quiet roadseg
 {{- end -}}
 
-{{/*
-What a worker does before it ends: Serve starts its replicas elsewhere and only then stops them here. Without this, Ray ends
-with its pod at once, and a stage whose only replica was here answers nobody until another has started.
-*/}}
-{{- define "roadseg.drain" -}}
-node=$(cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\0' '\n' | sed -n 's/^--node_id=//p' | head -1)
-timeout 15 ray drain-node --address "$RAY_ADDRESS" --node-id "$node" --reason DRAIN_NODE_REASON_PREEMPTION \
-  --reason-message "its pod is to go" --deadline-remaining-seconds {{ .Values.serve.drainSeconds }} || exit 0
-for _ in {1..{{ .Values.serve.drainSeconds }}}; do
-  pgrep --full ray::ServeReplica > /dev/null || exit 0
-  sleep 1
-done
-{{- end -}}
