@@ -10,8 +10,8 @@ One Ray pod.
 {{- $values := .root.Values -}}
 {{- $serves := eq .component "serve" -}}
 {{- $drain := ternary
-      (dict "seconds" $values.serve.drainSeconds "work" "ray::ServeReplica")
-      (dict "seconds" $values.training.drainSeconds "work" "ray::RayTrainWorker")
+      (dict "seconds" $values.serve.drainSeconds "work" "ServeReplica")
+      (dict "seconds" $values.training.drainSeconds "work" "RayTrainWorker")
       $serves -}}
 {{- $keys := and $serves $values.apiKeys.existingSecret -}}
 metadata:
@@ -142,14 +142,15 @@ What a worker does before it ends: Ray hears that its node goes. Serve starts it
 here; a training saves. Without this, Ray ends with its pod at once: a stage whose only replica was here answers nobody until
 another has started, and a training goes back to its last checkpoint.
   seconds  that this may take, at most
-  work     a pattern of the processes whose end is waited for
+  work     the beginning of the names of the processes whose end is waited for, after "ray::"
+Where the head is gone too, `ray drain-node` waits for it, and does not listen to SIGTERM.
 */}}
 {{- define "roadseg.drain" -}}
 node=$(cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\0' '\n' | sed -n 's/^--node_id=//p' | head -1)
-timeout 15 ray drain-node --address "$RAY_ADDRESS" --node-id "$node" --reason DRAIN_NODE_REASON_PREEMPTION \
+timeout --signal KILL 15 ray drain-node --address "$RAY_ADDRESS" --node-id "$node" --reason DRAIN_NODE_REASON_PREEMPTION \
   --reason-message "its pod is to go" --deadline-remaining-seconds {{ .seconds }} || exit 0
 for _ in {1..{{ .seconds }}}; do
-  pgrep --full {{ .work }} > /dev/null || exit 0
+  pgrep --full '[r]ay::{{ .work }}' > /dev/null || exit 0  # the brackets: this script is not meant
   sleep 1
 done
 {{- end -}}
