@@ -28,7 +28,7 @@ PARTIAL = ".partial"  # ends the name of a file that is being fetched
 REMEDY = "copy the version again from where it is whole, or publish the model again as another version"
 
 # What `bundled:<key>` means: the versions that ship with this package.
-BUNDLED = {"small": "road-small/1", "full": "road-full/3"}
+BUNDLED = {"small": "road-small/2", "full": "road-full/4"}
 BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]

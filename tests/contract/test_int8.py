@@ -34,8 +34,8 @@ from roadseg_train.quantise import QuantisationFrames, quantise_program
 from roadseg_train.storage import at
 from tests.contract.test_artefact import SCHEMA, evaluation_of, member_of
 
-# What docs/engines.md states, of levels 0 to 255 and of masks at the threshold 0.5.
-MIN_MASK_IOU, MAX_MEAN_LEVELS = 0.995, 0.5
+# What docs/engines.md states: the least overlap of masks at the threshold 0.5, and the most that levels of 0 to 255 differ.
+MIN_MASK_IOU, MAX_MEAN_LEVELS = 0.985, 1.5
 
 BUNDLED = reader.BUNDLED_FOLDER / reader.BUNDLED["small"]
 RULE = SizeRule(360, 2048, 16)
@@ -116,9 +116,9 @@ def test_int8_says_what_float32_says(version: Artefact, streets: Bytes) -> None:
     int8 = create_engine("openvino-int8", version, num_threads=2).predict(streets)
     session = onnxruntime.InferenceSession(version.path_of("model.int8.onnx"), providers=["CPUExecutionProvider"])
     elsewhere = quantise(session.run(["prob"], {"image": streets})[0])
-    for one, other in ((int8, float32), (int8, elsewhere)):
-        assert mask_iou(one, other) >= MIN_MASK_IOU
-        assert np.abs(one.astype(int) - other).mean() <= MAX_MEAN_LEVELS
+    for other in (float32, elsewhere):
+        assert mask_iou(int8, other) >= MIN_MASK_IOU
+        assert np.abs(int8.astype(int) - other).mean() <= MAX_MEAN_LEVELS
     assert not np.array_equal(int8, float32)
 
 
