@@ -163,7 +163,7 @@ def status_responses() -> Responses:
     status = Status(
         time_s=1790000000.0,
         window_s=60.0,
-        models=[LoadedModel(name="road-small", version="1", replicas=2)],
+        models=[LoadedModel(name="road-small", version="2", replicas=2)],
         pictures_per_s=9.5,
         requests={"200": 570, "415": 24, "503": 6},
         failed_share=0.01,
