@@ -34,7 +34,7 @@ from roadseg_train.quantise import QuantisationFrames, quantise_program
 from roadseg_train.storage import at
 from tests.contract.test_artefact import SCHEMA, evaluation_of, member_of
 
-# What docs/engines.md states: the least overlap of masks at the threshold 0.5, and the most that levels of 0 to 255 differ.
+# What docs/engines.md states: how much masks overlap at the threshold 0.5, and how far levels (0 to 255) may differ.
 MIN_MASK_IOU, MAX_MEAN_LEVELS = 0.985, 1.5
 
 BUNDLED = reader.BUNDLED_FOLDER / reader.BUNDLED["small"]
