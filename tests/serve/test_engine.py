@@ -188,9 +188,9 @@ def test_a_named_engine_is_never_replaced(
         create_engine(name, bundled, num_threads=1, gpu=gpu)
 
 
-def test_int8_without_its_program_says_how_to_get_one(bundled: Artefact) -> None:
+def test_int8_without_its_program_says_how_to_get_one(red: Artefact) -> None:
     with pytest.raises(ArtefactError, match=r"has no model.int8.onnx.*roadseg-train publish --int8"):
-        create_engine("openvino-int8", bundled, num_threads=1)
+        create_engine("openvino-int8", red, num_threads=1)
 
 
 @pytest.mark.parametrize("name", FLOAT_ENGINES)
