@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from roadseg_serve.artefact import BUNDLED
 from tests.server import Server
 from tests.web.browser import Browser
 from tests.web.conftest import KEY
 from tests.wire import wait_until
 
+SERVED = BUNDLED["small"].replace("/", " ")
 ANSWER_TIMEOUT_S = 120
 
 
@@ -41,7 +43,7 @@ def give(page: Browser, key: str) -> None:
 
 
 def test_a_picture_is_dropped_a_key_is_given_and_the_road_is_shown(page: Browser, server: Server, file: Path) -> None:
-    wait_until(lambda: "road-small 1" in page.text("footer"))
+    wait_until(lambda: SERVED in page.text("footer"))
     assert not page.is_shown("#ask")
     page.drop(file, "#drop")
     wait_until(lambda: page.is_shown("#ask"))

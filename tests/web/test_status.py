@@ -6,11 +6,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from roadseg_serve.artefact import BUNDLED
 from tests.server import Server
 from tests.web.browser import Browser
 from tests.web.conftest import KEY
 from tests.wire import wait_until
 
+SERVED = BUNDLED["small"].replace("/", " ")
 ANSWER_TIMEOUT_S = 120
 HEADERS = {"X-API-Key": KEY}
 
@@ -37,7 +39,7 @@ def test_what_happens_is_shown(page: Browser, server: Server, file: Path) -> Non
     page.run(f"sessionStorage.setItem('key', {KEY!r})")
     page.open(f"{server.url}/status")
     wait_until(lambda: "Live" in page.text("#say"))
-    wait_until(lambda: "road-small 1" in page.text("#model"))
+    wait_until(lambda: SERVED in page.text("#model"))
     assert "healthy" in page.text("#deployments")
     assert "1 of 1" in page.text("#deployments")
     wait_until(lambda: "counts are those of the " in page.text("#window"))
