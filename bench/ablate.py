@@ -82,10 +82,7 @@ def table(group: str, scores: Mapping[str, Sequence[float]]) -> str:
 def heldout_iou(data: Path, run: Path, split: str, seed: int, settings: Sequence[str]) -> float:
     """Fit as a user would, in a process of one thread, and read the score of the last checkpoint."""
     words = ["fit", "--data", data, "--run", run, "--preset", "small", "--split", split, "--seed", seed, "--workers", 0]
-    words += [
-        "--cpus-per-worker",
-        1,
-    ]  # else runs beside each other take all cores each, and wait for one another's threads
+    words += ["--cpus-per-worker", 1]  # else each run takes all cores, and they wait for one another's threads
     words += [word for setting in settings for word in ("--set", setting)]
     program = [sys.executable, "-c", "from roadseg_train.cli import main; main()"]
     summary = run / SUMMARY

@@ -239,13 +239,13 @@ def reached_by_a_stranger(image: str, open_place: str, closed_places: list[str])
     reach = 'reach() { timeout 3 bash -c "< /dev/tcp/$1" 2> /dev/null && echo $1; }'
     script = f"{reach}; for _ in {{1..20}}; do reach {open_place} && break; sleep 1; done; "
     script += "".join(f"reach {place}; " for place in closed_places) + "true"
-    place, image_words = "--namespace=default", (f"--image={image}", "--image-pull-policy=IfNotPresent")
-    kubectl("run", "stranger", place, "--restart=Never", *image_words, "--command", "--", "bash", "-c", script)
+    namespace, options = "--namespace=default", ("--restart=Never", "--image-pull-policy=IfNotPresent")
+    kubectl("run", "stranger", namespace, f"--image={image}", *options, "--command", "--", "bash", "-c", script)
     try:
-        kubectl("wait", "pod/stranger", place, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=300s")
-        told = kubectl("logs", "stranger", place)
+        kubectl("wait", "pod/stranger", namespace, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=300s")
+        told = kubectl("logs", "stranger", namespace)
     finally:
-        kubectl("delete", "pod", "stranger", place, "--wait=false")
+        kubectl("delete", "pod", "stranger", namespace, "--wait=false")
     return [line for line in told.splitlines() if line in (open_place, *closed_places)]
 
 

@@ -8,10 +8,12 @@ import pytest
 from PIL import Image
 
 from docs.scenes import Scene, draw
+from roadseg_serve.artefact import BUNDLED
 from tests.server import Server, StartServer
 from tests.web.browser import PROGRAMS, Browser, browse, find_program
 
 KEY = "the-key-of-june"
+SERVED = BUNDLED["small"].replace("/", " ")  # as the pages write it
 
 
 @pytest.fixture(scope="module")

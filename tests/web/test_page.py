@@ -9,13 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from roadseg_serve.artefact import BUNDLED
 from tests.server import Server
 from tests.web.browser import Browser
-from tests.web.conftest import KEY
+from tests.web.conftest import KEY, SERVED
 from tests.wire import wait_until
 
-SERVED = BUNDLED["small"].replace("/", " ")
 ANSWER_TIMEOUT_S = 120
 
 

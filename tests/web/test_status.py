@@ -6,13 +6,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from roadseg_serve.artefact import BUNDLED
 from tests.server import Server
 from tests.web.browser import Browser
-from tests.web.conftest import KEY
+from tests.web.conftest import KEY, SERVED
 from tests.wire import wait_until
 
-SERVED = BUNDLED["small"].replace("/", " ")
 ANSWER_TIMEOUT_S = 120
 HEADERS = {"X-API-Key": KEY}
 

@@ -33,7 +33,7 @@ class TrainConfig(BaseModel):
     # The schedule.
     num_steps: int = Field(ge=1)
     num_warmup_steps: int = Field(ge=0)
-    # Of the steps, the first, which see crops at half the scale: a quarter of the cost.
+    # This share of the steps, the first ones, see crops at half the scale: a quarter of the cost.
     coarse_share: float = Field(default=0.0, ge=0, lt=1)
     batch_size: int = Field(ge=1)
     accumulate: int = Field(default=1, ge=1)  # parts of a batch that are computed one after the other
