@@ -81,7 +81,7 @@ class Journey:
     # Installing
 
     def build_images(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(prefix="roadseg-images-") as folder:  # .ci/run removes one that is left
             sizes = prepare.load_images(Path(folder), self.tag, "serve", "train")
             self.figures["images"] = sizes.strip().splitlines()
             if not kubectl("config", "current-context").startswith("kind-"):
@@ -123,7 +123,7 @@ class Journey:
         closed = [f"{head_ip}/{port}" for port in (6379, 8265, 10001, 8080, 44217, 44227)]
         closed += [f"{worker_ip}/{port}" for port in (52365, 8080, 9101)]
         uploads = f"{worker_ip}/8000"
-        reached = prepare.reached_by_a_stranger(f"roadseg/serve:{self.tag}", uploads, closed)
+        reached = kube.reached_by_a_stranger(f"roadseg/serve:{self.tag}", uploads, closed)
         _check(reached == [uploads], f"of {uploads}, and not of {closed}, a stranger reaches {reached}")
 
     # Training
@@ -224,7 +224,7 @@ class Journey:
         self._expect_no_failure("the way back", load)
 
     def change_the_image(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(prefix="roadseg-images-") as folder:
             prepare.load_images(Path(folder), f"{self.tag}-next", "serve")
         before = self._active_cluster()
         with self._load() as load:

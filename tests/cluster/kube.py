@@ -80,6 +80,24 @@ def is_ready(pod: dict[str, Any]) -> bool:
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
 
+def reached_by_a_stranger(image: str, open_place: str, closed_places: list[str]) -> list[str]:
+    """Which of the places, each as ADDRESS/PORT, a pod of another namespace can open a connection to.
+
+    It begins with the one that should be open, for as long as it takes a new pod to be let into the network.
+    """
+    reach = 'reach() { timeout 3 bash -c "< /dev/tcp/$1" 2> /dev/null && echo $1; }'
+    script = f"{reach}; for _ in {{1..20}}; do reach {open_place} && break; sleep 1; done; "
+    script += "".join(f"reach {place}; " for place in closed_places) + "true"
+    namespace, options = "--namespace=default", ("--restart=Never", "--image-pull-policy=IfNotPresent")
+    kubectl("run", "stranger", namespace, f"--image={image}", *options, "--command", "--", "bash", "-c", script)
+    try:
+        kubectl("wait", "pod/stranger", namespace, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=300s")
+        told = kubectl("logs", "stranger", namespace)
+    finally:
+        kubectl("delete", "pod", "stranger", namespace, "--wait=false")
+    return [line for line in told.splitlines() if line in (open_place, *closed_places)]
+
+
 def node_address() -> str:
     """Where the ports of NodePort services are."""
     addresses = get("nodes")["items"][0]["status"]["addresses"]

@@ -101,7 +101,7 @@ def load_helper_images(folder: Path) -> None:
     # Traefik's arguments are those of its image's entry point.
     traefik = single.format(base="scratch", program="traefik") + 'ENTRYPOINT ["/usr/local/bin/traefik"]\n'
     recipes: dict[str, tuple[str, Path | None]] = {
-        "quay.io/kuberay/operator:v1.6.2": (operator, tools / "ray-operator"),
+        _operator_image(): (operator, tools / "ray-operator"),
         image_of["traefik"]: (traefik, wheels / "traefik"),
         image_of["weed"]: (single.format(base="scratch", program="weed"), wheels / "weed"),
         image_of["redis"]: (redis, None),
@@ -120,16 +120,22 @@ def load_helper_images(folder: Path) -> None:
 
 def module_folder(tools: str, module: str) -> Path:
     """Where the files of a Go module are, at the version that a set of ci/tools pins."""
-    go = ("go", "-C", ROOT / "ci/tools" / tools)
-    run(*go, "mod", "download", module)
-    return Path(run(*go, "list", "-m", "-f", "{{.Dir}}", module).strip())
+    return Path(run(ROOT / "ci/tools/module", tools, module).strip())
+
+
+def _operator_manifests() -> Path:
+    return module_folder("kuberay", "github.com/ray-project/kuberay/ray-operator") / "config"
+
+
+def _operator_image() -> str:
+    (image,) = yaml.safe_load((_operator_manifests() / "default/kustomization.yaml").read_text())["images"]
+    return f"{image['newName']}:{image['newTag']}"
 
 
 def install_operator() -> None:
     """KubeRay's own manifests, from its pinned module, in a namespace of its own."""
-    module = module_folder("kuberay", "github.com/ray-project/kuberay/ray-operator")
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(module / "config", Path(folder) / "config")
+        shutil.copytree(_operator_manifests(), Path(folder) / "config")
         overlay = {
             "namespace": OPERATOR_NAMESPACE,
             "resources": ["namespace.yaml", "config/default"],
@@ -229,24 +235,6 @@ def write_dataset(root: Path) -> None:
                 label_HW = np.where(road_HW, ROAD, TREE).astype(np.uint8)
                 Image.fromarray(image_HWC).save(root / part / f"{drive}_{i:05d}.png")
                 Image.fromarray(label_HW).save(root / f"{part}annot" / f"{drive}_{i:05d}.png")
-
-
-def reached_by_a_stranger(image: str, open_place: str, closed_places: list[str]) -> list[str]:
-    """Which of the places, each as ADDRESS/PORT, a pod of another namespace can open a connection to.
-
-    It begins with the one that should be open, for as long as it takes a new pod to be let into the network.
-    """
-    reach = 'reach() { timeout 3 bash -c "< /dev/tcp/$1" 2> /dev/null && echo $1; }'
-    script = f"{reach}; for _ in {{1..20}}; do reach {open_place} && break; sleep 1; done; "
-    script += "".join(f"reach {place}; " for place in closed_places) + "true"
-    namespace, options = "--namespace=default", ("--restart=Never", "--image-pull-policy=IfNotPresent")
-    kubectl("run", "stranger", namespace, f"--image={image}", *options, "--command", "--", "bash", "-c", script)
-    try:
-        kubectl("wait", "pod/stranger", namespace, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=300s")
-        told = kubectl("logs", "stranger", namespace)
-    finally:
-        kubectl("delete", "pod", "stranger", namespace, "--wait=false")
-    return [line for line in told.splitlines() if line in (open_place, *closed_places)]
 
 
 def put_dataset(keys: Keys) -> None:
