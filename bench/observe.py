@@ -5,23 +5,28 @@
 
 All servers run at once, and are asked in turns; each turn compares neighbours in time. `bare` is the same server with
 Ray's collection of metrics off (RAY_enable_metrics_collection=0; our own calls that count are still made, and lead
-nowhere), with Serve's log at the level ERROR, so that no line is written for a request, and without traces. `plain` is
-the default: metrics, and a JSON line for each request. `traced 1 %` and `traced all` send spans too, to a collector in
-this process.
+nowhere), with Serve's log at the level ERROR, so that no line is written for a request, and without traces. `metrics`
+has metrics, and no lines. `plain` is the default: metrics, and a JSON line for each request. `traced 1 %` and
+`traced all` send spans too, to a collector in this process. The last line says what is roadseg's own counting.
 """
 
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
+import ray
 import typer
 
 from bench.load import draw_road, file_of, request_of, upload_for
 from bench.serve import FORMS, running_server, write_null
+from roadseg_serve.api import STEPS
+from roadseg_serve.messages import Answer, ModelName
+from roadseg_serve.metrics import Metrics, ModelMetrics
 from tests.otlp import collect
 
 JSON_LINES = ("--log-format", "json")
@@ -50,6 +55,7 @@ def main(
         settings, silent = FORMS[form], [sys.executable, "-c", SILENT]
         servers = {
             "bare": running_server(uri, settings, program=silent, env={"RAY_enable_metrics_collection": "0"}),
+            "metrics": running_server(uri, settings, program=silent),
             "plain": running_server(uri, settings, *JSON_LINES),
             "traced 1 %": running_server(uri, settings, *JSON_LINES, "--trace", env=whereto | ratio),
             "traced all": running_server(uri, settings, *JSON_LINES, "--trace", env=whereto),
@@ -64,6 +70,20 @@ def main(
                 rates[name].append(upload_for(ports[name], requests, concurrency, seconds).rate)
     print(f"{model}, {form}, {concurrency} at once; medians of {repeats} turns of {seconds:g} s")
     report(rates)
+    print(f"roadseg's own counting takes {own_counting_us():.0f} microseconds of an upload")
+
+
+def own_counting_us(num_uploads: int = 5000) -> float:
+    """Microseconds that ingress and model count for, per upload in a batch of its own, where nothing else runs."""
+    model = ModelName("null", "1")
+    answer = Answer(b"", "image/jpeg", model, road_share=0.3, times_s=dict.fromkeys(STEPS, 0.004))
+    with ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False):
+        ingress, replica = Metrics(), ModelMetrics(model)
+        started_s = time.perf_counter()
+        for _ in range(num_uploads):
+            replica.note_batch(1)
+            ingress.note_answer(answer)
+        return 1e6 * (time.perf_counter() - started_s) / num_uploads
 
 
 def report(rates: Mapping[str, Sequence[float]]) -> None:
