@@ -1,6 +1,5 @@
 """What a team does with roadseg on a cluster, step by step, with real servers and under real load."""
 
-import io
 import json
 import os
 import re
@@ -12,28 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
-import numpy as np
-from PIL import Image
-
-from docs.scenes import Scene, draw
 from tests.cluster import kube, prepare, release
-from tests.cluster.kube import KubeError, get, is_ready, kubectl, pods, run, wait_until
+from tests.cluster.deployment import GATEWAY_HOST, HEAD, RELEASE, WORKERS, Deployment, component
+from tests.cluster.kube import expect, get, is_ready, kubectl, pods, run, wait_until
 from tests.cluster.load import Load
-from tests.cluster.prepare import BUCKET, MONITORING_NAMESPACE, NAMESPACE, ROOT, Keys
+from tests.cluster.prepare import BUCKET, MONITORING_NAMESPACE, NAMESPACE, READY_TIMEOUT_S, Keys
 from tests.cluster.queries import NO_FAILURE, NO_GPU, every_query
 
-RELEASE = "roadseg"
-CHART = ROOT / "helm/roadseg"
-VALUES = Path(__file__).with_name("values.yaml")
-HOST, GATEWAY_HOST, INGRESS_PORT = "roadseg.test", "gateway.roadseg.test", 30080
-WORKERS, HEAD, TRAIN_WORKERS = (
-    f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component={component}"
-    for component in ("serve-worker", "serve-head", "train-worker")
-)
+TRAIN_WORKERS = component("train-worker")
 TRAINED = f"s3://{BUCKET}/models/road-cluster/1"
-NUM_WORKERS = 2  # serve.workers.minReplicas
-READY_TIMEOUT_S = 600  # generous: the machine may be small and busy
 LOOK_BACK_S = 3600.0  # to before the load and the training
 CALM_S = 5.0  # constant load before and after what is done to the cluster
 
@@ -48,11 +34,8 @@ class Journey:
     def __init__(self, tag: str) -> None:
         self.keys = Keys.of_cluster()
         self.tag = tag
+        self.deployed = Deployment(self.keys, tag)
         self.figures: dict[str, Any] = {}
-        image_HWC, _ = draw(Scene(cars=((3.1, 12.0), (-3.2, 18.0))))
-        buffer = io.BytesIO()
-        Image.fromarray(image_HWC).save(buffer, "JPEG", quality=92)
-        self.picture = buffer.getvalue()
 
     @property
     def steps(self) -> list[Callable[[], None]]:
@@ -98,23 +81,25 @@ class Journey:
 
     def install_the_chart(self) -> None:
         start_s = time.monotonic()
-        self._helm("install")
-        wait_until("the first mask", lambda: self._upload().status_code == 200, READY_TIMEOUT_S)
+        self.deployed.helm("install")
+        wait_until("the first mask", lambda: self.deployed.upload().status_code == 200, READY_TIMEOUT_S)
         self.figures["seconds from helm install to the first mask"] = time.monotonic() - start_s
-        self._wait_until_running()
+        self.deployed.wait_until_running()
 
     def test_the_chart(self) -> None:
         run("helm", "test", RELEASE, f"--namespace={NAMESPACE}", "--logs")
 
     def upload_through_the_ingress(self) -> None:
-        self._expect_mask(self._upload(params={"format": "png"}))
-        _check(self._upload(key="wrong").status_code == 401, "a wrong key was let in")
-        _check(self._upload(key=None).status_code == 401, "no key was let in")
-        _check(self._upload(picture=b"no picture").status_code == 415, "what is no picture was taken for one")
+        self.deployed.expect_mask(self.deployed.upload(params={"format": "png"}))
+        expect(self.deployed.upload(key="wrong").status_code == 401, "a wrong key was let in")
+        expect(self.deployed.upload(key=None).status_code == 401, "no key was let in")
+        expect(self.deployed.upload(picture=b"no picture").status_code == 415, "what is no picture was taken for one")
 
     def upload_through_the_gateway(self) -> None:
-        wait_until("the gateway's route", lambda: self._upload(host=GATEWAY_HOST).status_code != 404, READY_TIMEOUT_S)
-        self._expect_mask(self._upload(host=GATEWAY_HOST, params={"format": "png"}))
+        wait_until(
+            "the gateway's route", lambda: self.deployed.upload(host=GATEWAY_HOST).status_code != 404, READY_TIMEOUT_S
+        )
+        self.deployed.expect_mask(self.deployed.upload(host=GATEWAY_HOST, params={"format": "png"}))
 
     def keep_strangers_out(self) -> None:
         """What a pod of another namespace reaches of ours: the uploads, and nothing where code could be run."""
@@ -124,7 +109,7 @@ class Journey:
         closed += [f"{worker_ip}/{port}" for port in (52365, 8080, 9101)]
         uploads = f"{worker_ip}/8000"
         reached = kube.reached_by_a_stranger(f"roadseg/serve:{self.tag}", uploads, closed)
-        _check(reached == [uploads], f"of {uploads}, and not of {closed}, a stranger reaches {reached}")
+        expect(reached == [uploads], f"of {uploads}, and not of {closed}, a stranger reaches {reached}")
 
     # Training
 
@@ -144,7 +129,7 @@ class Journey:
                 victim = pods(NAMESPACE, TRAIN_WORKERS)[0]["metadata"]["name"]
                 kubectl("delete", "pod", victim, f"--namespace={NAMESPACE}", "--grace-period=0", "--force")
                 told = _finish(job)
-            _check("step 120" in told or self._has("runs/first/summary.json"), f"the run did not end:\n{told}")
+            expect("step 120" in told or self._has("runs/first/summary.json"), f"the run did not end:\n{told}")
             evaluate = f"roadseg-train evaluate --run {places['run']} --robustness-frames 0"
             metrics = f"{places['run']}/evaluation/camvid-heldout/metrics.json"
             publish = (
@@ -153,7 +138,7 @@ class Journey:
             for words in (evaluate, f"{publish} --evaluation {metrics}"):
                 with self._submit(port, words) as job:
                     _finish(job)
-        _check(self._has("models/road-cluster/1/manifest.json"), "there is no artefact")
+        expect(self._has("models/road-cluster/1/manifest.json"), "there is no artefact")
         self.figures["seconds of a training on two workers that lost one of them"] = time.monotonic() - start_s
 
     def train_as_declared(self) -> None:
@@ -174,17 +159,17 @@ class Journey:
             return status()["jobDeploymentStatus"] in ("Complete", "Failed")
 
         start_s = time.monotonic()
-        self._helm("upgrade", "--set-json", f"training.job={json.dumps(job)}")
+        self.deployed.helm("upgrade", "--set-json", f"training.job={json.dumps(job)}")
         wait_until("some steps", lambda: has_ended() or re.search(r"step [0-9]+/300", told()), READY_TIMEOUT_S)
-        _check(not has_ended(), f"the job ended too early:\n{told()[-4000:]}")
+        expect(not has_ended(), f"the job ended too early:\n{told()[-4000:]}")
         ours = f"ray.io/cluster={status()['rayClusterName']}"
         (worker,) = pods(NAMESPACE, f"{ours},ray.io/node-type=worker")
         kubectl("delete", "pod", worker["metadata"]["name"], f"--namespace={NAMESPACE}", "--wait=false")
         wait_until("what it saves before", lambda: self._has("runs/declared/checkpoint_"), READY_TIMEOUT_S)
-        _check(not has_ended(), "the job ended before it saved")
+        expect(not has_ended(), "the job ended before it saved")
         wait_until("the end of the job", has_ended, READY_TIMEOUT_S)
-        _check(status()["jobStatus"] == "SUCCEEDED", f"the job ended as {status()}")
-        _check(told().count(" step 1/300:") == 1, f"the training began anew:\n{told()[-4000:]}")
+        expect(status()["jobStatus"] == "SUCCEEDED", f"the job ended as {status()}")
+        expect(told().count(" step 1/300:") == 1, f"the training began anew:\n{told()[-4000:]}")
         self.figures["seconds of a declared training whose pod had to go"] = time.monotonic() - start_s
         wait_until("the end of the job's cluster", lambda: not pods(NAMESPACE, ours), READY_TIMEOUT_S)
 
@@ -206,32 +191,32 @@ class Journey:
     # Changes under constant load
 
     def change_the_model(self) -> None:
-        with self._load() as load:
+        with self.deployed.load() as load:
             time.sleep(CALM_S)
             start_s = time.monotonic()
-            self._helm("upgrade", "--set", f"app.model={TRAINED}")
-            wait_until("the new version alone", lambda: self._serves("road-cluster"), READY_TIMEOUT_S)
+            self.deployed.helm("upgrade", "--set", f"app.model={TRAINED}")
+            wait_until("the new version alone", lambda: self.deployed.serves("road-cluster"), READY_TIMEOUT_S)
             self.figures["seconds of a change of the model"] = time.monotonic() - start_s
             time.sleep(CALM_S)
         self._expect_no_failure("a change of the model", load)
 
     def change_it_back(self) -> None:
-        with self._load() as load:
+        with self.deployed.load() as load:
             time.sleep(CALM_S)
             run("helm", "rollback", RELEASE, f"--namespace={NAMESPACE}", "--force-conflicts")
-            wait_until("the old version alone", lambda: self._serves("road-small"), READY_TIMEOUT_S)
+            wait_until("the old version alone", lambda: self.deployed.serves("road-small"), READY_TIMEOUT_S)
             time.sleep(CALM_S)
         self._expect_no_failure("the way back", load)
 
     def change_the_image(self) -> None:
         with tempfile.TemporaryDirectory(prefix="roadseg-images-") as folder:
             prepare.load_images(Path(folder), f"{self.tag}-next", "serve")
-        before = self._active_cluster()
-        with self._load() as load:
+        before = self.deployed.active_cluster()
+        with self.deployed.load() as load:
             time.sleep(CALM_S)
             start_s = time.monotonic()
-            self._helm("upgrade", "--set", f"images.serve.tag={self.tag}-next")
-            wait_until("a new cluster", lambda: self._active_cluster() != before, READY_TIMEOUT_S)
+            self.deployed.helm("upgrade", "--set", f"images.serve.tag={self.tag}-next")
+            wait_until("a new cluster", lambda: self.deployed.active_cluster() != before, READY_TIMEOUT_S)
             self.figures["seconds of a change of the image"] = time.monotonic() - start_s
             gone = f"ray.io/cluster={before}"
             wait_until("the end of the old cluster", lambda: not pods(NAMESPACE, gone), READY_TIMEOUT_S)
@@ -244,7 +229,7 @@ class Journey:
         def added() -> list[dict[str, Any]]:
             return [pod for pod in pods(NAMESPACE, WORKERS) if pod["metadata"]["name"] not in before]
 
-        with self._load(num_clients=12, pause_s=0) as load:
+        with self.deployed.load(num_clients=12, pause_s=0) as load:
             first_pod_s = wait_until("another worker pod", added, READY_TIMEOUT_S)
             ready_s = wait_until("that it serves", lambda: any(map(is_ready, added())), READY_TIMEOUT_S)
             self.figures["seconds from load to the first new pod, and to its readiness"] = [
@@ -252,7 +237,7 @@ class Journey:
                 first_pod_s + ready_s,
             ]
         self._expect_no_failure("scaling up", load)
-        with self._load() as load:
+        with self.deployed.load() as load:
             down_s = wait_until("that the pods go", lambda: not added(), READY_TIMEOUT_S)
             self.figures["seconds from idleness to the last pod's end"] = down_s
         self._expect_no_failure("scaling down", load)
@@ -260,19 +245,19 @@ class Journey:
     # Losses
 
     def lose_a_worker(self) -> None:
-        self._wait_until_whole()
+        self.deployed.wait_until_whole()
         victim = next(pod["metadata"]["name"] for pod in pods(NAMESPACE, WORKERS) if is_ready(pod))
-        with self._load() as load:
+        with self.deployed.load() as load:
             time.sleep(CALM_S)
             kubectl("delete", "pod", victim, f"--namespace={NAMESPACE}")
-            self._wait_until_whole()
+            self.deployed.wait_until_whole()
             time.sleep(CALM_S)
         self._expect_no_failure("the loss of a worker pod", load)
 
     def lose_the_head(self) -> None:
         """With fault tolerance of the GCS: the workers serve on while the head is replaced."""
         (before,) = pods(NAMESPACE, HEAD)
-        with self._load() as load:
+        with self.deployed.load() as load:
             time.sleep(CALM_S)
             start_s = time.monotonic()
             kubectl(
@@ -285,7 +270,7 @@ class Journey:
 
             wait_until("another head", replaced, READY_TIMEOUT_S)
             self.figures["seconds until another head is ready"] = time.monotonic() - start_s
-            self._wait_until_running()
+            self.deployed.wait_until_running()
             time.sleep(CALM_S)
         self._expect_no_failure("the loss of the head", load)
 
@@ -297,7 +282,7 @@ class Journey:
             missing = every_query(
                 f"http://127.0.0.1:{port}", NAMESPACE, RELEASE, may_be_empty=NO_GPU | NO_FAILURE, over_s=LOOK_BACK_S
             )
-        _check(not missing, "Prometheus does not know all that is asked of it:\n" + "\n".join(missing))
+        expect(not missing, "Prometheus does not know all that is asked of it:\n" + "\n".join(missing))
 
     def uninstall(self) -> None:
         # First, as docs/operations.md says: KubeRay clears Redis by a job that needs the release's service account.
@@ -316,87 +301,15 @@ class Journey:
             READY_TIMEOUT_S,
         )
 
-    # Shared
-
-    def _helm(self, verb: str, *more: str) -> None:
-        tags = [f"images.{name}.tag={self.tag}" for name in ("serve", "train")]
-        words = [word for tag in tags for word in ("--set", tag)]
-        # The autoscaler writes into the RayClusters that the chart made; what the chart says goes.
-        force = ["--force-conflicts"] if verb == "upgrade" else []
-        run("helm", verb, RELEASE, CHART, f"--namespace={NAMESPACE}", f"--values={VALUES}", *force, *words, *more)
-
-    @property
-    def _url(self) -> str:
-        return f"http://{kube.node_address()}:{INGRESS_PORT}/upload"
-
-    def _upload(
-        self,
-        key: str | None = "",
-        params: dict[str, str] | None = None,
-        picture: bytes | None = None,
-        host: str = HOST,
-    ) -> httpx.Response:
-        headers = {"Host": host} | ({} if key is None else {"X-API-Key": key or self.keys.api})
-        try:
-            return httpx.post(
-                self._url, headers=headers, params=params, files={"file": picture or self.picture}, timeout=60
-            )
-        except httpx.TransportError as error:
-            raise KubeError(f"no answer: {error!r}") from error
-
-    def _expect_mask(self, answer: httpx.Response) -> None:
-        """As a PNG, what the bundled model says of our picture."""
-        mask_HW, expected_HW = np.asarray(Image.open(io.BytesIO(answer.content))), prepare.local_mask(self.picture)
-        differing = float((mask_HW != expected_HW).mean())
-        _check(
-            differing < 0.001, f"{differing:.1%} of the mask's pixels differ from what the same model says elsewhere"
-        )
-
-    def _load(self, num_clients: int = 2, pause_s: float = 0.2) -> Load:
-        headers = {"Host": HOST, "X-API-Key": self.keys.api}
-        return Load(f"{self._url}?format=png", self.picture, headers, num_clients=num_clients, pause_s=pause_s)
-
     def _expect_no_failure(self, what: str, load: Load) -> None:
         self.figures[f"requests during {what}"] = str(load)
-        _check(not load.failures, f"{what}: {load}")
-
-    def _serves(self, name: str) -> bool:
-        """Whether many answers in a row came from a model of this name, and the application is at rest."""
-        answers = {self._upload().headers.get("X-Model-Name") for _ in range(20)}
-        return answers == {name} and self._status() == "RUNNING"
-
-    def _service(self) -> dict[str, Any]:
-        status: dict[str, Any] = get(f"rayservice/{RELEASE}", f"--namespace={NAMESPACE}")["status"]
-        return status
-
-    def _status(self) -> str:
-        return str(self._service()["activeServiceStatus"]["applicationStatuses"]["roadseg"]["status"])
-
-    def _active_cluster(self) -> str:
-        return str(self._service()["activeServiceStatus"]["rayClusterName"])
-
-    def _wait_until_whole(self) -> None:
-        """Until all workers run and the application too; a worker that got no replica is not ready, and need not be."""
-
-        def whole() -> bool:
-            running = [pod for pod in pods(NAMESPACE, WORKERS) if pod["status"]["phase"] == "Running"]
-            return len(running) >= NUM_WORKERS and any(map(is_ready, running)) and self._status() == "RUNNING"
-
-        wait_until("that all workers run", whole, READY_TIMEOUT_S)
-
-    def _wait_until_running(self) -> None:
-        wait_until("that the application runs", lambda: self._status() == "RUNNING", READY_TIMEOUT_S)
-
-
-def _check(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise KubeError(otherwise)
+        expect(not load.failures, f"{what}: {load}")
 
 
 def _finish(job: "subprocess.Popen[str]") -> str:
     """What a job printed, once it has ended well."""
     told, _ = job.communicate(timeout=READY_TIMEOUT_S)
-    _check(job.returncode == 0, f"{job.args!r} ended with {job.returncode}:\n{told[-4000:]}")
+    expect(job.returncode == 0, f"{job.args!r} ended with {job.returncode}:\n{told[-4000:]}")
     return told
 
 

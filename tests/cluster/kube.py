@@ -19,6 +19,16 @@ class KubeError(Exception):
     """A command failed, or something did not happen in time."""
 
 
+def expect(holds: bool, otherwise: str) -> None:
+    """Fail where something does not hold.
+
+    Raises:
+        KubeError: with what is said for otherwise.
+    """
+    if not holds:
+        raise KubeError(otherwise)
+
+
 def run(*words: str | Path, given: str | None = None) -> str:
     """What a command writes to standard output.
 

@@ -32,7 +32,7 @@ ENTRIES = ("api-keys", "auth_token", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY
 # CamVid's labels.
 TREE, ROAD = 5, 3
 DRIVES, FRAMES_PER_DRIVE = ("0001TP", "0006R0"), 12
-READY_TIMEOUT_S = 600
+READY_TIMEOUT_S = 600  # generous: the machine may be small and busy
 
 
 @dataclass(frozen=True)
