@@ -94,6 +94,7 @@ def prometheus(
     ports = {int(port_file.read_text()): "serve-head", training_port: "train-head"}
     ports |= dict.fromkeys(metric_ports.values(), "serve-head")
     values = yaml.safe_load((CHART / "values.yaml").read_text())["monitoring"]["rules"]
+    values["latencyThresholdMs"] = 10_000  # how fast this machine is at the moment is not asked
     process = Prometheus(
         tmp_path_factory.mktemp("prometheus"),
         {f"127.0.0.1:{port}": labels(component) for port, component in ports.items()},
