@@ -44,6 +44,7 @@ def main(
     concurrency: Annotated[int, typer.Option(min=1, help="Uploads at once.")] = 8,
     repeats: Annotated[int, typer.Option(min=1, help="Turns; the median of them is printed.")] = 15,
     seconds: Annotated[float, typer.Option(min=0.5, help="Length of one measurement.")] = 4.0,
+    only: Annotated[list[str] | None, typer.Option(help="Servers beside the bare one; default: all.")] = None,
 ) -> None:
     """Print the rate of each kind of server, and the median over the turns of its ratio to the bare one's."""
     requests = [request_of(file_of(draw_road(480, 360), "JPEG"))]
@@ -60,7 +61,8 @@ def main(
             "traced 1 %": running_server(uri, settings, *JSON_LINES, "--trace", env=whereto | ratio),
             "traced all": running_server(uri, settings, *JSON_LINES, "--trace", env=whereto),
         }
-        ports = {name: stack.enter_context(server).port for name, server in servers.items()}
+        names = ["bare", *only] if only else servers
+        ports = {name: stack.enter_context(servers[name]).port for name in names}
         for port in ports.values():  # warm-up, not counted
             upload_for(port, requests, concurrency, seconds)
         rates: dict[str, list[float]] = {name: [] for name in ports}
