@@ -182,6 +182,8 @@ def settle_ray_environment() -> None:
     # Its HTTP server takes our request ids for its own, and believes nobody's word about another's address.
     os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "roadseg_serve.request_id:around_ray"
     os.environ["FORWARDED_ALLOW_IPS"] = ""
+    # The log is its file: a second line of each on a stream that nobody reads would cost as much again.
+    os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"
 
 
 def ask_for_traces() -> None:

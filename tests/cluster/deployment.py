@@ -9,7 +9,7 @@ from PIL import Image
 
 from docs.scenes import Scene, draw
 from tests.cluster import kube, prepare
-from tests.cluster.kube import KubeError, expect, get, is_ready, pods, run, wait_until
+from tests.cluster.kube import KubeError, expect, get, is_ready, kubectl, pods, run, wait_until
 from tests.cluster.load import Load
 from tests.cluster.prepare import NAMESPACE, READY_TIMEOUT_S, ROOT, Keys
 
@@ -62,15 +62,24 @@ class Deployment:
         params: dict[str, str] | None = None,
         picture: bytes | None = None,
         host: str = HOST,
+        request_id: str | None = None,
     ) -> httpx.Response:
         """Upload a picture; `key=None` sends no key, an empty one the right one."""
         headers = {"Host": host} | ({} if key is None else {"X-API-Key": key or self.keys.api})
+        headers |= {"X-Request-ID": request_id} if request_id else {}
         try:
             return httpx.post(
                 self._url, headers=headers, params=params, files={"file": picture or self.picture}, timeout=60
             )
         except httpx.TransportError as error:
             raise KubeError(f"no answer: {error!r}") from error
+
+    def logs(self, word: str) -> bool:
+        """Whether a word is in a log that Ray Serve keeps in a worker pod."""
+        grep = f"grep --recursive --quiet {word} /tmp/ray/session_latest/logs/serve && echo yes || true"
+        options = (f"--namespace={NAMESPACE}", "--container=ray-worker", "--", "bash", "-c", grep)
+        ready = [pod["metadata"]["name"] for pod in pods(NAMESPACE, WORKERS) if is_ready(pod)]
+        return any(kubectl("exec", pod, *options) for pod in ready)
 
     def expect_mask(self, answer: httpx.Response) -> None:
         """As a PNG, what the bundled model says of our picture."""

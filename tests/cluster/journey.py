@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from tests.cluster.queries import NO_FAILURE, NO_GPU, every_query
 TRAIN_WORKERS = component("train-worker")
 TRAINED = f"s3://{BUCKET}/models/road-cluster/1"
 LOOK_BACK_S = 3600.0  # to before the load and the training
+LOG_TIMEOUT_S = 30
 CALM_S = 5.0  # constant load before and after what is done to the cluster
 
 
@@ -47,6 +49,7 @@ class Journey:
             self.install_the_chart,
             self.test_the_chart,
             self.upload_through_the_ingress,
+            self.find_the_upload_in_the_log,
             self.upload_through_the_gateway,
             self.keep_strangers_out,
             self.scale_up_and_down,  # before a change of the model leaves more pods than are needed, for a while
@@ -94,6 +97,11 @@ class Journey:
         expect(self.deployed.upload(key="wrong").status_code == 401, "a wrong key was let in")
         expect(self.deployed.upload(key=None).status_code == 401, "no key was let in")
         expect(self.deployed.upload(picture=b"no picture").status_code == 415, "what is no picture was taken for one")
+
+    def find_the_upload_in_the_log(self) -> None:
+        request_id = f"journey-{secrets.token_hex(8)}"
+        self.deployed.upload(request_id=request_id)
+        wait_until("its line in a pod's log", lambda: self.deployed.logs(request_id), LOG_TIMEOUT_S)
 
     def upload_through_the_gateway(self) -> None:
         wait_until(

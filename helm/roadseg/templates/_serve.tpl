@@ -32,6 +32,8 @@ applications:
 {{- if eq .Values.serve.dataPlane "haproxy" }}
 - {name: RAY_SERVE_ENABLE_HA_PROXY, value: "1"}
 - {name: RAY_SERVE_THROUGHPUT_OPTIMIZED, value: "1"}
+# With that, a line of the log would wait for 999 others, and end with the pod if it is killed.
+- {name: RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE, value: "1"}
 # Between the stages, 4 MiB unless said otherwise; the largest is an upload or a decoded picture, with what belongs to it.
 - {name: RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH, value: {{ include "roadseg.largestMessage" . | quote }}}
 {{- end }}
