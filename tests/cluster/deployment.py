@@ -74,9 +74,9 @@ class Deployment:
         except httpx.TransportError as error:
             raise KubeError(f"no answer: {error!r}") from error
 
-    def logs(self, word: str) -> bool:
+    def has_logged(self, word: str) -> bool:
         """Whether a word is in a log that Ray Serve keeps in a worker pod."""
-        grep = f"grep --recursive --quiet {word} /tmp/ray/session_latest/logs/serve && echo yes || true"
+        grep = f"grep --recursive --files-with-matches {word} /tmp/ray/session_latest/logs/serve || true"
         options = (f"--namespace={NAMESPACE}", "--container=ray-worker", "--", "bash", "-c", grep)
         ready = [pod["metadata"]["name"] for pod in pods(NAMESPACE, WORKERS) if is_ready(pod)]
         return any(kubectl("exec", pod, *options) for pod in ready)

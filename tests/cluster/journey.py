@@ -6,7 +6,6 @@ import re
 import secrets
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,11 +66,10 @@ class Journey:
     # Installing
 
     def build_images(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="roadseg-images-") as folder:  # .ci/run removes one that is left
-            sizes = prepare.load_images(Path(folder), self.tag, "serve", "train")
-            self.figures["images"] = sizes.strip().splitlines()
-            if not kubectl("config", "current-context").startswith("kind-"):
-                prepare.load_helper_images(Path(folder))
+        sizes = prepare.load_images(self.tag, "serve", "train")
+        self.figures["images"] = sizes.strip().splitlines()
+        if not kubectl("config", "current-context").startswith("kind-"):
+            prepare.load_helper_images()
 
     def release(self) -> None:
         self.figures["seconds of a release of the serve image and the chart"] = release.release_and_find()
@@ -101,7 +99,7 @@ class Journey:
     def find_the_upload_in_the_log(self) -> None:
         request_id = f"journey-{secrets.token_hex(8)}"
         self.deployed.upload(request_id=request_id)
-        wait_until("its line in a pod's log", lambda: self.deployed.logs(request_id), LOG_TIMEOUT_S)
+        wait_until("its line in a pod's log", lambda: self.deployed.has_logged(request_id), LOG_TIMEOUT_S)
 
     def upload_through_the_gateway(self) -> None:
         wait_until(
@@ -217,8 +215,7 @@ class Journey:
         self._expect_no_failure("the way back", load)
 
     def change_the_image(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="roadseg-images-") as folder:
-            prepare.load_images(Path(folder), f"{self.tag}-next", "serve")
+        prepare.load_images(f"{self.tag}-next", "serve")
         before = self.deployed.active_cluster()
         with self.deployed.load() as load:
             time.sleep(CALM_S)

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 NAMESPACE, OPERATOR_NAMESPACE, MONITORING_NAMESPACE = "roadseg", "kuberay-operator", "monitoring"
 BUCKET = "road"
+ARCHIVES_PREFIX = "roadseg-images-"  # of folders; .ci/run removes those that are left
 ENTRIES = ("api-keys", "auth_token", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "redis-password")
 # CamVid's labels.
 TREE, ROAD = 5, 3
@@ -57,11 +58,12 @@ class Keys:
         return {entry: value for entry, value in zip(ENTRIES, astuple(self), strict=True) if entry in entries}
 
 
-def load_images(folder: Path, tag: str, *names: str) -> str:
+def load_images(tag: str, *names: str) -> str:
     """Build our images and bring them into the cluster; what `ci/images` says of their sizes."""
-    told = run(ROOT / "ci/images", "--tag", tag, "--archive", folder, *names)
-    for name in names:
-        load_archive(folder / f"{name}.tar")
+    with tempfile.TemporaryDirectory(prefix=ARCHIVES_PREFIX) as folder:
+        told = run(ROOT / "ci/images", "--tag", tag, "--archive", folder, *names)
+        for name in names:
+            load_archive(Path(folder) / f"{name}.tar")
     return told
 
 
@@ -75,7 +77,7 @@ def load_archive(archive: Path) -> None:
     archive.unlink()
 
 
-def load_helper_images(folder: Path) -> None:
+def load_helper_images() -> None:
     """Make the images of others under the names that their manifests give, from the same programs.
 
     Only for the one-node cluster, which can pull nothing.
@@ -108,14 +110,14 @@ def load_helper_images(folder: Path) -> None:
         image_of["prometheus"]: (single.format(base="scratch", program="prometheus"), tools / "prometheus"),
     }
     for name, (recipe, program) in recipes.items():
-        with tempfile.TemporaryDirectory() as context:
+        with tempfile.TemporaryDirectory(prefix=ARCHIVES_PREFIX) as context:
             if program:
                 shutil.copy(program, context)
             (Path(context) / "Dockerfile").write_text(recipe)
             run("buildah", "bud", "--quiet", "--isolation", "chroot", "--layers", "--tag", name, context)
-        archive = folder / "helper.tar"
-        run("buildah", "push", "--quiet", "--disable-compression", name, f"docker-archive:{archive}:{name}")
-        load_archive(archive)
+            archive = Path(context) / "helper.tar"
+            run("buildah", "push", "--quiet", "--disable-compression", name, f"docker-archive:{archive}:{name}")
+            load_archive(archive)
 
 
 def module_folder(tools: str, module: str) -> Path:
