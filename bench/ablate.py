@@ -34,9 +34,11 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "without moving the frame": ("scale_range=[1,1]", "stretch=1", "rotation_deg=0"),
         "without recolouring": ("colour_jitter=0", "gamma_range=[1,1]", "hue_jitter=0"),
         "without degrading": ("degrade_probability=0",),
-        "without covers": ("cover_probability=0",),
+        "with covers": ("cover_probability=0.3",),
+        "2,000 steps": ("num_steps=2000",),
         "without averaging the weights": ("ema_decay=0",),
         "without the class head": ("class_weight=0",),
+        "one level more": ("widths=[24,48,72,96,128,128]",),
     },
 }
 
@@ -56,7 +58,7 @@ def main(
 
     def measure(variant: str, seed: int) -> float:
         name = f"{group}-{list(variants).index(variant)}-{split.replace(':', '-')}-{steps}-s{seed}"
-        settings = (*BASE, *variants[variant], f"num_steps={steps}", f"checkpoint_every_steps={steps}")
+        settings = (*BASE, f"num_steps={steps}", *variants[variant], "checkpoint_every_steps=1000")
         return heldout_iou(data, out / name, split, seed, settings)
 
     # Seed by seed, so that a table that was cut short is still fair.

@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 NUM_PICTURES = 40
 NUM_WARM_UP_STEPS = 10
+ONE_SIZE = "coarse_share=0"  # every step costs the same, so that the median is one of a kind
 CASES = {
     "without Ray": ("--workers", "0"),
     "Ray, 1 worker": ("--workers", "1"),
@@ -40,7 +41,8 @@ def main(
         for turn in range(repeats):
             for case, options in CASES.items():
                 run = Path(folder) / f"{turn} {case}"
-                fit(data, run, "--preset", preset, "--steps", steps, "--cpus-per-worker", threads, *options)
+                schedule = ("--preset", preset, "--set", ONE_SIZE, "--steps", steps, "--cpus-per-worker", threads)
+                fit(data, run, *schedule, *options)
                 speeds[case].append(read_curve(run, "train/images_per_s"))
                 waits[case].append(read_curve(run, "train/data_wait_share"))
     reference = statistics.median(speeds[next(iter(CASES))])
