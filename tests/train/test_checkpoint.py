@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from roadseg_train import checkpoint
-from roadseg_train.storage import Folder, Place, S3Folder
+from roadseg_train.folder import Folder
+from roadseg_train.s3 import S3Folder
+from roadseg_train.storage import Place
 from tests.seaweed import Seaweed
 
 

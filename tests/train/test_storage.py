@@ -1,17 +1,12 @@
 """Folders and a real S3 server, asked the same questions."""
 
-import errno
-import pickle
-import threading
-import time
 from pathlib import Path
 
 import pytest
 
-from roadseg_train import storage
 from roadseg_train.errors import StorageError
-from roadseg_train.storage import Folder, Place, S3Folder, at
-from tests.seaweed import BUCKET, Seaweed
+from roadseg_train.s3 import RayStorage, S3Folder
+from roadseg_train.storage import Place, at, for_ray
 
 
 def test_text_is_written_read_and_listed(place: Place) -> None:
@@ -103,48 +98,7 @@ def test_a_place_has_one_name_for_every_process(tmp_path: Path, monkeypatch: pyt
     assert at("s3://bucket") / "a" == S3Folder("bucket", "a")
 
 
-def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"file/a.* cannot be used"):
-        (Folder(tmp_path / "file") / "a" / "b").write_text("")
-
-
-def test_an_unwritable_disk_is_named_with_its_remedy(tmp_path: Path) -> None:
-    with (
-        pytest.raises(StorageError, match=r"a cannot be used \(No space left on device\); make room"),
-        (Folder(tmp_path) / "a").writing(),
-    ):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_a_server_that_comes_back_is_waited_for(seaweed: Seaweed, capsys: pytest.CaptureFixture[str]) -> None:
-    place = at(f"s3://{BUCKET}/outage")
-    (place / "before").write_text("kept")
-    seaweed.kill()
-
-    def come_back() -> None:
-        time.sleep(5)
-        seaweed.start()
-
-    thread = threading.Thread(target=come_back)
-    thread.start()
-    try:
-        with (place / "state.pt").writing() as path:
-            path.write_bytes(b"x" * 10_000_000)
-    finally:
-        thread.join()
-    assert "does not answer" in capsys.readouterr().err
-    assert place.names() == ["before", "state.pt"]
-    assert len(seaweed.get("outage/state.pt")) == 10_000_000
-    assert (place / "before").read_text() == "kept"
-
-
-def test_rays_file_system_travels_without_keys(seaweed: Seaweed) -> None:
-    filesystem, path = storage.for_ray(at(f"s3://{BUCKET}/ray/run"))
-    assert filesystem is not None
-    pickled = pickle.dumps(filesystem)
-    assert seaweed.env["AWS_SECRET_ACCESS_KEY"].encode() not in pickled
-    there = pickle.loads(pickled)  # noqa: S301  # our own
-    with there.open_output_stream(f"{path}/marker") as stream:
-        stream.write(b"x")
-    assert seaweed.get("ray/run/marker") == b"x"
+def test_ray_is_told_where_a_place_is(tmp_path: Path) -> None:
+    assert for_ray(at(tmp_path / "run")) == (None, str(tmp_path / "run"))
+    filesystem, path = for_ray(at("s3://bucket/ray/run"))
+    assert (type(filesystem), path) == (RayStorage, "bucket/ray/run")

@@ -15,11 +15,12 @@ from typing import Any
 from roadseg_train.errors import ArtefactError
 from roadseg_train.evaluate import Evaluation
 from roadseg_train.export import INPUT_NAME, ONNX_FILE, OUTPUT_NAME, TORCH_FILE, export_programs
+from roadseg_train.folder import temporary_folder
 from roadseg_train.geometry import SizeRule
 from roadseg_train.model import RoadProgram
 from roadseg_train.quantise import INT8_FILE, Quantisation, QuantisationFrames, quantise_program
 from roadseg_train.run import Member
-from roadseg_train.storage import Place, temporary_folder
+from roadseg_train.storage import Place
 from roadseg_train.views import Views
 
 SCHEMA_VERSION = 1

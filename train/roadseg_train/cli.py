@@ -163,7 +163,8 @@ def evaluate(
 
     report.html and metrics.json are written into the first run.
     """
-    from roadseg_train.storage import at, reach, temporary_folder  # noqa: PLC0415  # libraries take seconds to import
+    from roadseg_train.folder import temporary_folder  # noqa: PLC0415  # libraries take seconds to import
+    from roadseg_train.storage import at, reach  # noqa: PLC0415  # libraries take seconds to import
 
     views = parse_views(mirror, scales)
     places, uris = [reach(one) for one in run], [reach(folder).uri for folder in data or []]

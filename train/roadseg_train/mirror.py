@@ -12,7 +12,9 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from roadseg_train.errors import StorageError
-from roadseg_train.storage import NUM_CONNECTIONS, Folder, Place, S3Folder
+from roadseg_train.folder import Folder
+from roadseg_train.s3 import NUM_CONNECTIONS, S3Folder
+from roadseg_train.storage import Place
 
 CACHE_VARIABLE = "ROADSEG_CACHE"
 
