@@ -111,6 +111,11 @@ def test_several_networks_and_mirroring_are_told(evaluate: Evaluate, config: Tra
     assert "Configuration of runs/second preset test · seed 7" in page
 
 
+def test_a_drive_that_was_left_out_is_told(evaluate: Evaluate) -> None:
+    page = read(render_report(evaluate(split="drive:0006R0", fitted_on="without:0006R0"), [], None))
+    assert "drive:0006R0 : that drive alone: a street never seen" in page.text
+
+
 def test_a_random_split_is_told_loudly(evaluate: Evaluate) -> None:
     leaky = evaluate(split="random-heldout", fitted_on="random-fit")
     assert "A leaky split. " in read(render_report(leaky, [], None)).text

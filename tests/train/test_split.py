@@ -4,7 +4,7 @@ import pytest
 
 from roadseg_train.dataset import Frame
 from roadseg_train.errors import DataError
-from roadseg_train.split import select
+from roadseg_train.split import meaning, select
 
 
 def drive(name: str, count: int, part: str = "train") -> list[Frame]:
@@ -56,7 +56,7 @@ def test_a_drive_may_be_left_out() -> None:
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        ("drive:z", "no frame"),
+        ("drive:z", r"no frame of the split 'drive:z' \(that drive alone"),
         ("drive:", "choose one of"),
         ("holdout", "choose one of fit, heldout"),
         ("test", "no frame"),
@@ -65,6 +65,11 @@ def test_a_drive_may_be_left_out() -> None:
 def test_an_unknown_or_empty_split_is_refused(split: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         select(drive("a", 3), split)
+
+
+def test_a_split_is_told_in_words() -> None:
+    assert meaning("val") == "the official validation part"
+    assert meaning("drive:a") == "that drive alone: a street never seen"
 
 
 def test_the_random_split_leaks_on_purpose() -> None:

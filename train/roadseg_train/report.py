@@ -12,7 +12,7 @@ from roadseg_train.calibration import EDGE_PX, NUM_BINS
 from roadseg_train.cases import Case
 from roadseg_train.dataset import UInt8Array
 from roadseg_train.evaluate import Evaluation
-from roadseg_train.split import SPLITS
+from roadseg_train.split import meaning
 from roadseg_train.submission import SubmissionPictures
 
 PANEL_WIDTH_PX = 560
@@ -41,7 +41,7 @@ def render_report(evaluation: Evaluation, cases: Sequence[Case], submission: Sub
         evaluation=evaluation,
         cases=cases,
         submission=submission,
-        split_meaning=SPLITS[evaluation.split],
+        split_meaning=meaning(evaluation.split),
         curve=charts.draw_precision_recall(evaluation) if evaluation.overall_detail.kitti else None,
         image_ious=charts.draw_image_ious(evaluation),
         reliability=charts.draw_reliability(calibration) if calibration else None,

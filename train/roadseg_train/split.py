@@ -38,6 +38,12 @@ def other_side(split: str) -> str | None:
     return {"fit": "heldout", "random-fit": "random-heldout"}.get(split)
 
 
+def meaning(split: str) -> str:
+    """What a named split is, in words."""
+    kind, colon, _ = split.partition(":")
+    return SPLITS[f"{kind}:DRIVE" if colon else split]
+
+
 def select(frames: Sequence[Frame], split: str) -> list[Frame]:
     """The frames of a named split, in the order given.
 
@@ -57,7 +63,7 @@ def select(frames: Sequence[Frame], split: str) -> list[Frame]:
         parts = ("train", "val") if split == "trainval" else (split,)
         chosen = [frame for frame in frames if frame.part in parts]
     if not chosen:
-        raise DataError(f"the data has no frame of the split {split!r} ({SPLITS.get(split, split)})")
+        raise DataError(f"the data has no frame of the split {split!r} ({meaning(split)})")
     return chosen
 
 
