@@ -18,7 +18,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
-from roadseg_serve.artefact import Manifest
 from roadseg_serve.errors import (
     BadUploadError,
     MissingFileError,
@@ -29,6 +28,7 @@ from roadseg_serve.errors import (
 from roadseg_serve.findings import complete
 from roadseg_serve.gate import put_gate
 from roadseg_serve.headers import page_policy
+from roadseg_serve.manifest import Manifest
 from roadseg_serve.messages import Answer, Format, ModelName, Wish
 from roadseg_serve.negotiate import negotiate
 from roadseg_serve.openapi import (

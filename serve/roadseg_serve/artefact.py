@@ -1,7 +1,6 @@
 """The reader of published model versions: find the place, bring and verify the files, only then hand them out.
 
-`Manifest` states the contract as this room reads it; `docs/artefact.schema.json` states it for everyone, and
-a test holds the two together. The writer shares no code with this module.
+The writer shares no code with this module.
 """
 
 import hashlib
@@ -9,145 +8,23 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from roadseg_serve import cache
 from roadseg_serve.errors import ArtefactError, StoreUnreachableError
+from roadseg_serve.manifest import MANIFEST, File, Manifest
 from roadseg_serve.store import SCHEME, S3Folder
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
-ONNX_FILE: Literal["model.onnx"] = "model.onnx"
-INT8_FILE: Literal["model.int8.onnx"] = "model.int8.onnx"
-TORCH_FILE: Literal["model.pt2"] = "model.pt2"
 PARTIAL = ".partial"  # ends the name of a file that is being fetched
 REMEDY = "copy the version again from where it is whole, or publish the model again as another version"
 
 # What `bundled:<key>` means: the versions that ship with this package.
 BUNDLED = {"small": "road-small/2", "full": "road-full/4"}
 BUNDLED_FOLDER = Path(__file__).parent / "bundled"
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Version = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-Text = Annotated[str, Field(min_length=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Record(BaseModel):
-    """A part of the manifest: read-only, no unknown keys, no silent conversion."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class File(Record):
-    """One file of the version."""
-
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    size_bytes: Count
-
-
-class SizeRule(Record):
-    """How a frame is brought to the program's input size; see `preprocess.fit`."""
-
-    short_side_px: Annotated[int, Field(ge=16)]
-    max_long_side_px: Annotated[int, Field(ge=16)]
-    multiple_px: Count
-
-
-class Input(Record):
-    """What the program takes."""
-
-    name: Literal["image"]
-    dtype: Literal["uint8"]
-    layout: Literal["BHWC"]
-    channels: Literal["RGB"]
-    size: SizeRule
-
-
-class Output(Record):
-    """What the program gives: road probability per input pixel, float32 in [0, 1]."""
-
-    name: Literal["prob"]
-    dtype: Literal["float32"]
-    layout: Literal["BHW"]
-    meaning: Literal["road probability"]
-
-
-class Agreement(Record):
-    """How far the exported programs were from the model they came from."""
-
-    max_abs_difference: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    sizes_BHW: Annotated[list[tuple[Count, Count, Count]], Field(min_length=1)]
-
-
-class Scores(Record):
-    """Quality on one set of images, over labelled pixels."""
-
-    road_iou: Fraction
-    mean_image_iou: Fraction
-    f1: Fraction
-    max_f: Fraction
-
-
-class Metrics(Record):
-    """What was measured, on which split, by which model."""
-
-    dataset: Text
-    split: Text
-    measured_on: Literal["these weights", "same recipe, split held out"]
-    num_images: Count
-    overall: Scores
-    by_drive: Annotated[dict[str, Scores], Field(min_length=1)]
-
-
-class Quantisation(Record):
-    """How the int8 program was made, and what it lost."""
-
-    calibrated_on: Text
-    num_calibration_images: Count
-    split: Text
-    seen_in_training: bool
-    num_images: Count
-    road_iou_float32: Fraction
-    road_iou_int8: Fraction
-    allowed_drop: Fraction
-
-
-class Manifest(Record):
-    """manifest.json of one model version; every field is described in docs/artefact.schema.json."""
-
-    schema_version: Literal[1]
-    name: Name
-    version: Version
-    created: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
-    git_commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}\+?$")] | None
-    files: dict[Literal["model.onnx", "model.pt2", "model.int8.onnx"], File]
-    input: Input
-    output: Output
-    threshold: Fraction
-    classes: tuple[Literal["not road"], Literal["road"]]
-    parameters: Count
-    agreement: Agreement
-    quantisation: Quantisation | None = None
-    metrics: Metrics
-    training: dict[str, Any]
-    libraries: dict[str, str]
-
-    @model_validator(mode="after")
-    def _is_whole(self) -> Self:
-        missing = {ONNX_FILE, TORCH_FILE} - self.files.keys()
-        missing |= {"python", "torch", "onnx"} - self.libraries.keys()
-        if missing:
-            raise ValueError(f"{', '.join(sorted(missing))} not listed")
-        if (self.quantisation is None) == (INT8_FILE in self.files):
-            raise ValueError(f"{INT8_FILE} and quantisation go together, and one is missing")
-        return self
 
 
 @dataclass(frozen=True)

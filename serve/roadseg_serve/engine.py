@@ -11,8 +11,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from roadseg_serve.artefact import INT8_FILE, ONNX_FILE, TORCH_FILE, Artefact, SizeRule
+from roadseg_serve.artefact import Artefact
 from roadseg_serve.errors import StartError
+from roadseg_serve.manifest import INT8_FILE, ONNX_FILE, TORCH_FILE, SizeRule
 from roadseg_serve.messages import Bytes
 
 EngineName = Literal["openvino", "openvino-int8", "onnxruntime", "torch"]

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from roadseg_serve.artefact import Manifest
 from roadseg_serve.errors import OverloadedError
 from roadseg_serve.ingress import Ingress
+from roadseg_serve.manifest import Manifest
 from roadseg_serve.postprocess import Postprocess
 from roadseg_serve.predict import Model
 from roadseg_serve.preprocess import Limits, Preprocess

@@ -12,8 +12,8 @@ from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayErr
 from ray.serve.exceptions import BackPressureError, RayServeException
 
 from roadseg_serve.api import STEPS, Service, create_api
-from roadseg_serve.artefact import Manifest, SizeRule
 from roadseg_serve.errors import ModelUnavailableError, OverloadedError, RefitError
+from roadseg_serve.manifest import Manifest, SizeRule
 from roadseg_serve.messages import Answer, Format, Frame, ModelName, Placement, Prediction, Wish
 from roadseg_serve.metrics import Metrics
 from roadseg_serve.predict import size_rule_of

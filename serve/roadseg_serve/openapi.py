@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from roadseg_serve.artefact import Manifest
 from roadseg_serve.errors import (
     PROBLEM_JSON,
     PROBLEMS,
@@ -19,6 +18,7 @@ from roadseg_serve.errors import (
     problem_body,
 )
 from roadseg_serve.findings import Reply, complete
+from roadseg_serve.manifest import Manifest
 from roadseg_serve.messages import Format, ModelName, Placement, Prediction, Wish
 from roadseg_serve.postprocess import answer
 from roadseg_serve.status import DeploymentStatus, LoadedModel, Moment, Quantiles, Status

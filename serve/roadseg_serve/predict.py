@@ -13,10 +13,10 @@ from opentelemetry.context import Context, get_current
 from ray import serve
 
 from roadseg_serve import artefact, trace
-from roadseg_serve.artefact import SizeRule
 from roadseg_serve.batch import bucket
 from roadseg_serve.engine import create_engine, predict_all, program_of, warm_up
 from roadseg_serve.errors import RefitError
+from roadseg_serve.manifest import SizeRule
 from roadseg_serve.messages import Bytes, Frame, ModelName, Prediction
 from roadseg_serve.metrics import ModelMetrics
 from roadseg_serve.settings import ModelArgs

@@ -13,7 +13,6 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from roadseg_serve import trace
-from roadseg_serve.artefact import SizeRule
 from roadseg_serve.errors import (
     DamagedImageError,
     EmptyFileError,
@@ -21,6 +20,7 @@ from roadseg_serve.errors import (
     NotAnImageError,
     UploadTooLargeError,
 )
+from roadseg_serve.manifest import SizeRule
 from roadseg_serve.messages import Bytes, Frame, Placement
 from roadseg_serve.settings import AppArgs
 

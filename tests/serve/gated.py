@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message
 
 from roadseg_serve.api import Service, create_api
-from roadseg_serve.artefact import Manifest
+from roadseg_serve.manifest import Manifest
 from roadseg_serve.messages import Answer, ModelName, Wish
 from roadseg_serve.settings import BackpressureConfig, GateArgs
 from roadseg_serve.status import Status

@@ -11,10 +11,10 @@ from ray.exceptions import ActorDiedError, WorkerCrashedError
 from ray.serve.exceptions import BackPressureError, RayServeException
 
 from roadseg_serve import artefact
-from roadseg_serve.artefact import SizeRule
 from roadseg_serve.errors import ModelUnavailableError, OverloadedError, RefitError
 from roadseg_serve.fused import Here
 from roadseg_serve.ingress import Ingress
+from roadseg_serve.manifest import SizeRule
 from roadseg_serve.messages import Answer, Format, Frame, ModelName, Placement, Prediction, Wish
 from roadseg_serve.settings import AppArgs
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from roadseg_serve.artefact import SizeRule
+from roadseg_serve.manifest import SizeRule
 from roadseg_serve.messages import MEDIA_TYPES, Answer, Format, Frame, ModelName, Placement, Prediction, Wish
 from roadseg_serve.postprocess import answer, binarise, encode_jpeg, encode_png, overlay, threshold_level, unfit
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from roadseg_serve.artefact import SizeRule
 from roadseg_serve.errors import (
     DamagedImageError,
     EmptyFileError,
@@ -18,6 +17,7 @@ from roadseg_serve.errors import (
     NotAnImageError,
     UploadTooLargeError,
 )
+from roadseg_serve.manifest import SizeRule
 from roadseg_serve.messages import Placement
 from roadseg_serve.preprocess import FORMATS, MAX_JPEG_SCANS, START_OF_SCAN, Limits, decode, fit
 

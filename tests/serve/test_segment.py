@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from tqdm import tqdm
 
-from roadseg_serve.artefact import SizeRule
 from roadseg_serve.errors import DamagedImageError, FileError, InputError, RoadsegError
 from roadseg_serve.inputs import Job, find, plan
+from roadseg_serve.manifest import SizeRule
 from roadseg_serve.messages import Bytes, Format, Frame, ModelName, Placement, Prediction, Wish
 from roadseg_serve.outcome import Outcome, Tally, summary_file
 from roadseg_serve.segment import MAX_BATCH_SIZE, Options, Segmenter, flow, segment_bytes, segment_files, whole
