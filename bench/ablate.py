@@ -57,8 +57,8 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
 
     def measure(variant: str, seed: int) -> float:
-        name = f"{group}-{list(variants).index(variant)}-{split.replace(':', '-')}-{steps}-s{seed}"
-        settings = (*BASE, f"num_steps={steps}", *variants[variant], "checkpoint_every_steps=1000")
+        name = f"{group}-{'-'.join(variant.split())}-{split.replace(':', '-')}-{steps}-s{seed}"
+        settings = (*BASE, f"num_steps={steps}", *variants[variant], f"checkpoint_every_steps={steps}")
         return heldout_iou(data, out / name, split, seed, settings)
 
     # Seed by seed, so that a table that was cut short is still fair.

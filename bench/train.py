@@ -19,7 +19,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 NUM_PICTURES = 40
 NUM_WARM_UP_STEPS = 10
-ONE_SIZE = "coarse_share=0"  # every step costs the same, so that the median is one of a kind
 CASES = {
     "without Ray": ("--workers", "0"),
     "Ray, 1 worker": ("--workers", "1"),
@@ -41,8 +40,7 @@ def main(
         for turn in range(repeats):
             for case, options in CASES.items():
                 run = Path(folder) / f"{turn} {case}"
-                schedule = ("--preset", preset, "--set", ONE_SIZE, "--steps", steps, "--cpus-per-worker", threads)
-                fit(data, run, *schedule, *options)
+                fit(data, run, "--preset", preset, "--steps", steps, "--cpus-per-worker", threads, *options)
                 speeds[case].append(read_curve(run, "train/images_per_s"))
                 waits[case].append(read_curve(run, "train/data_wait_share"))
     reference = statistics.median(speeds[next(iter(CASES))])
@@ -57,7 +55,8 @@ def main(
 def fit(data: Path, run: Path, *options: str | int) -> None:
     """Run `roadseg-train fit`."""
     program = (sys.executable, "-c", "from roadseg_train.cli import main; main()", "fit")
-    words = ("--split", "train", "--data", data, "--run", run, *options)  # nothing held out, so that nothing is scored
+    # Nothing is held out, so that nothing is scored, and every step costs the same, so that the median is of one kind.
+    words = ("--split", "train", "--set", "coarse_share=0", "--data", data, "--run", run, *options)
     subprocess.run([*program, *map(str, words)], check=True, capture_output=True)
 
 
