@@ -1,16 +1,13 @@
 """What each part of the recipe is worth: one change at a time from a base, on held-out blocks, over seeds.
 
-    .venv/dev/bin/python bench/ablate.py --data CamVid --out runs/ablation --group loss --seeds 3
+    .venv/dev/bin/python -m bench.ablate --data CamVid --out runs/ablation --group loss --seeds 3
 
 Every run is a `roadseg-train fit` with `--set`; a run that is there already is not repeated, so that a table can be cut
 short, continued and extended. The base is the preset `small` at half its resolution with a short schedule, to be cheap.
 """
 
 import json
-import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from bench.drives import fit_once
 from roadseg_train.progress import SUMMARY, Summary
 
 BASE = ("short_side_px=180", "crop_height_px=144", "crop_width_px=192", "coarse_share=0")
@@ -82,17 +80,9 @@ def table(group: str, scores: Mapping[str, Sequence[float]]) -> str:
 
 
 def heldout_iou(data: Path, run: Path, split: str, seed: int, settings: Sequence[str]) -> float:
-    """Fit as a user would, in a process of one thread, and read the score of the last checkpoint."""
-    words = ["fit", "--data", data, "--run", run, "--preset", "small", "--split", split, "--seed", seed, "--workers", 0]
-    words += ["--cpus-per-worker", 1]  # else each run takes all cores, and they wait for one another's threads
-    words += [word for setting in settings for word in ("--set", setting)]
-    program = [sys.executable, "-c", "from roadseg_train.cli import main; main()"]
-    summary = run / SUMMARY
-    if not summary.exists():
-        with run.with_suffix(".log").open("wb") as log:
-            command = [*program, *map(str, words)]
-            subprocess.run(command, check=True, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    return Summary.model_validate_json(summary.read_text()).last_heldout["road_iou"]
+    """Fit unless that was done, and read the score of the last checkpoint."""
+    fit_once(data, run, split, seed, ["--preset", "small", *(word for one in settings for word in ("--set", one))])
+    return Summary.model_validate_json((run / SUMMARY).read_text()).last_heldout["road_iou"]
 
 
 if __name__ == "__main__":
