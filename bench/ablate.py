@@ -18,7 +18,7 @@ import typer
 from bench.drives import fit_once
 from roadseg_train.progress import SUMMARY, Summary
 
-BASE = ("short_side_px=180", "crop_height_px=144", "crop_width_px=192", "coarse_share=0")
+BASE = ("short_side_px=135", "crop_height_px=128", "crop_width_px=160", "coarse_share=0")
 
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "loss": {  # without the class head, which would teach beside them
@@ -36,7 +36,8 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "2,000 steps": ("num_steps=2000",),
         "without averaging the weights": ("ema_decay=0",),
         "without the class head": ("class_weight=0",),
-        "one level more": ("widths=[24,48,72,96,128,128]",),
+        "one level less": ("widths=[24,48,72,96,128]",),
+        "a third more pixels a side": ("short_side_px=180",),
     },
 }
 

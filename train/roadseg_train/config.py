@@ -103,22 +103,26 @@ def tiny() -> TrainConfig:
 
 
 def small() -> TrainConfig:
-    """A small network that costs little on a CPU: half an hour of training on two cores with bfloat16 instructions."""
+    """A small network that costs little on a CPU: half an hour of training on two cores with bfloat16 instructions.
+
+    A small input of which a crop holds nearly all, and a level at 1/64 of it: on streets that were never seen, seeing
+    more of the street at once is worth more than pixels are.
+    """
     return TrainConfig(
         preset="small",
-        widths=(24, 48, 72, 96, 128),
-        short_side_px=360,
+        widths=(24, 48, 72, 96, 128, 96),
+        short_side_px=270,
         num_steps=4000,
         num_warmup_steps=200,
-        coarse_share=0.6,
+        coarse_share=0.7,
         batch_size=8,
         learning_rate=2e-3,
         weight_decay=1e-2,
         ema_decay=0.998,
         checkpoint_every_steps=500,
         class_weight=0.4,
-        crop_height_px=272,
-        crop_width_px=352,
+        crop_height_px=256,
+        crop_width_px=320,
     )
 
 
