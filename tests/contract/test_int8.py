@@ -35,10 +35,10 @@ from roadseg_train.storage import at
 from tests.contract.test_artefact import SCHEMA, evaluation_of, member_of
 
 # What docs/engines.md states: how much masks overlap at the threshold 0.5, and how far levels (0 to 255) may differ.
-MIN_MASK_IOU, MAX_MEAN_LEVELS = 0.985, 1.5
+MIN_MASK_IOU, MAX_MEAN_LEVELS = 0.975, 2.5
 
 BUNDLED = reader.BUNDLED_FOLDER / reader.BUNDLED["small"]
-RULE = SizeRule(360, 2048, 16)
+RULE = SizeRule(270, 2048, 16)
 ROAD, TREE = 3, 5  # CamVid's
 CALIBRATION = [Scene(seed=seed, light=0.3 + 0.1 * seed, bend=seed - 4, wet=seed / 8) for seed in range(8)]
 HELDOUT = [Scene(seed=9, cars=((3.1, 12.0),)), Scene(seed=10, light=0.4), Scene(seed=11, shadow=0.5, bend=3)]
@@ -107,8 +107,8 @@ def test_openvino_computes_it_in_int8(version: Artefact) -> None:
     precisions = [
         info["runtimePrecision"].astype(str) for info in infos if info["layerType"].astype(str) == "Convolution"
     ]
-    # Of 26 convolutions the first and the last stay as they are.
-    assert sorted(precisions) == ["f32"] * 2 + ["u8"] * 24
+    # Of 32 convolutions the first and the last stay as they are.
+    assert sorted(precisions) == ["f32"] * 2 + ["u8"] * 30
 
 
 def test_int8_says_what_float32_says(version: Artefact, streets: Bytes) -> None:

@@ -56,7 +56,7 @@ def test_resolves_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert artefact.resolve("store/red/1") == tmp_path / "store" / "red" / "1"
     assert artefact.resolve(str(tmp_path)) == tmp_path
     assert artefact.resolve(f"file://{tmp_path}/a%20b") == tmp_path / "a b"
-    assert artefact.resolve("bundled:small") == artefact.BUNDLED_FOLDER / "road-small" / "2"
+    assert artefact.resolve("bundled:small") == artefact.BUNDLED_FOLDER / "road-small" / "3"
 
 
 def test_resolves_s3() -> None:
