@@ -16,9 +16,12 @@ from typing import Annotated
 import typer
 
 from bench.drives import fit_once
+from roadseg_train.config import small
 from roadseg_train.progress import SUMMARY, Summary
 
-BASE = ("short_side_px=135", "crop_height_px=128", "crop_width_px=160", "coarse_share=0")
+PRESET = small()
+HALVED = ("short_side_px", "crop_height_px", "crop_width_px")
+BASE = (*(f"{field}={getattr(PRESET, field) // 2}" for field in HALVED), "coarse_share=0")
 
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "loss": {  # without the class head, which would teach beside them
@@ -82,7 +85,7 @@ def table(group: str, scores: Mapping[str, Sequence[float]]) -> str:
 
 def heldout_iou(data: Path, run: Path, split: str, seed: int, settings: Sequence[str]) -> float:
     """Fit unless that was done, and read the score of the last checkpoint."""
-    fit_once(data, run, split, seed, ["--preset", "small", *(word for one in settings for word in ("--set", one))])
+    fit_once(data, run, split, seed, PRESET.preset, settings)
     return Summary.model_validate_json((run / SUMMARY).read_text()).last_heldout["road_iou"]
 
 

@@ -17,6 +17,7 @@ from typing import Annotated
 import torch
 import typer
 
+from roadseg_train.cli import parse_views
 from roadseg_train.config import DEFAULT_THRESHOLD
 from roadseg_train.dataset import find_frames
 from roadseg_train.metrics import score
@@ -28,7 +29,7 @@ from roadseg_train.storage import at
 from roadseg_train.views import Views
 
 Case = tuple[str, int]  # split fitted on, seed
-MIRROR = "mirror"
+MIRROR = ",mirror"
 
 
 def main(
@@ -50,9 +51,8 @@ def main(
     def measure(case: Case) -> list[float]:
         split, seed = case
         run = out / f"{split.replace(':', '-')}-s{seed}"
-        options = ["--preset", preset, *(word for setting in settings or [] for word in ("--set", setting))]
-        fit_once(data, run, split, seed, options)
-        return [road_iou(run, split, look) for look in looks]
+        fit_once(data, run, split, seed, preset, settings or [])
+        return [road_iou(run, look) for look in looks]
 
     with ThreadPoolExecutor(jobs) as pool:
         scores = dict(zip(cases, pool.map(measure, cases), strict=True))
@@ -61,16 +61,16 @@ def main(
 
 def views_of(words: str) -> Views:
     """Views written as one word: scales and `mirror`, divided by commas."""
-    *scales, last = words.split(",")
-    mirror = last == MIRROR
-    return Views(mirror=mirror, scales=tuple(float(scale) for scale in (scales if mirror else [*scales, last])))
+    scales = words.removesuffix(MIRROR)
+    return parse_views(mirror=scales != words, scales=scales)
 
 
-def fit_once(data: Path, run: Path, split: str, seed: int, options: Sequence[str]) -> None:
+def fit_once(data: Path, run: Path, split: str, seed: int, preset: str, settings: Sequence[str]) -> None:
     """Fit as a user would, in a process of one thread, unless that was done already."""
     if (run / SUMMARY).exists():
         return
-    words = ["fit", "--data", data, "--run", run, "--split", split, "--seed", seed, "--workers", 0, *options]
+    words = ["fit", "--data", data, "--run", run, "--split", split, "--seed", seed, "--preset", preset, "--workers", 0]
+    words += [word for setting in settings for word in ("--set", setting)]
     words += ["--cpus-per-worker", 1]  # else each run takes all cores, and they wait for one another's threads
     program = [sys.executable, "-c", "from roadseg_train.cli import main; main()"]
     with run.with_suffix(".log").open("wb") as log:
@@ -78,11 +78,10 @@ def fit_once(data: Path, run: Path, split: str, seed: int, options: Sequence[str
         subprocess.run(command, check=True, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
-def road_iou(run: Path, split: str, look: Views) -> float:
+def road_iou(run: Path, look: Views) -> float:
     """Pooled road IoU of a run on the other side of the split that it was fitted on."""
-    loaded = load_runs([at(str(run))], views=look)
-    frames = loaded.record.frames(other_side(split) or split)
-    scored = predict_frames(loaded.program, frames, loaded.members[0].config)
+    loaded = load_runs([at(run)], views=look)
+    scored = predict_frames(loaded.program, loaded.record.heldout_frames(), loaded.record.config)
     return score([frame.counts for frame in scored], DEFAULT_THRESHOLD).road_iou
 
 

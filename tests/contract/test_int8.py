@@ -38,7 +38,7 @@ from tests.contract.test_artefact import SCHEMA, evaluation_of, member_of
 MIN_MASK_IOU, MAX_MEAN_LEVELS = 0.975, 2.5
 
 BUNDLED = reader.BUNDLED_FOLDER / reader.BUNDLED["small"]
-RULE = SizeRule(270, 2048, 16)
+RULE = SizeRule(**reader.read(BUNDLED).manifest.input.size.model_dump())
 ROAD, TREE = 3, 5  # CamVid's
 CALIBRATION = [Scene(seed=seed, light=0.3 + 0.1 * seed, bend=seed - 4, wet=seed / 8) for seed in range(8)]
 HELDOUT = [Scene(seed=9, cars=((3.1, 12.0),)), Scene(seed=10, light=0.4), Scene(seed=11, shadow=0.5, bend=3)]
