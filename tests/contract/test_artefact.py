@@ -36,7 +36,7 @@ DETAIL = Detail(num_images=1, kitti=None, intervals=None)
 
 @pytest.fixture(scope="module")
 def config() -> TrainConfig:
-    return tiny().model_copy(update={"widths": (4, 8, 8)})
+    return tiny().model_copy(update={"widths": (16, 16, 16)})
 
 
 @pytest.fixture(scope="module")

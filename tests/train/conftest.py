@@ -67,10 +67,10 @@ def camvid(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config() -> TrainConfig:
-    """A network of a few hundred weights and a schedule of a few steps."""
+    """The narrowest network that may be fitted, and a schedule of a few steps."""
     return TrainConfig(
         preset="test",
-        widths=(4, 8, 8),
+        widths=(16, 16, 24),
         short_side_px=48,
         num_steps=6,
         num_warmup_steps=1,

@@ -10,9 +10,9 @@ def test_presets_are_named_as_they_are_found(name: str) -> None:
 
 
 def test_fields_are_replaced_and_the_others_kept(config: TrainConfig) -> None:
-    changed = override(config, ["learning_rate=0.5", "widths=[3, 4]", "precision=bfloat16"])
-    assert (changed.learning_rate, changed.widths, changed.precision) == (0.5, (3, 4), "bfloat16")
-    assert changed == config.model_copy(update={"learning_rate": 0.5, "widths": (3, 4), "precision": "bfloat16"})
+    changed = override(config, ["learning_rate=0.5", "widths=[16, 32]", "precision=bfloat16"])
+    assert (changed.learning_rate, changed.widths, changed.precision) == (0.5, (16, 32), "bfloat16")
+    assert changed == config.model_copy(update={"learning_rate": 0.5, "widths": (16, 32), "precision": "bfloat16"})
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ def test_fields_are_replaced_and_the_others_kept(config: TrainConfig) -> None:
         ("learning_rate", "no FIELD=VALUE with one of the fields preset, seed"),
         ("lerning_rate=1", "no FIELD=VALUE"),
         ("learning_rate=-1", "learning_rate: Input should be greater than 0"),
+        ("widths=[8, 16]", "widths.0: Input should be greater than or equal to 16"),
         ("precision=float8", "precision: Input should be"),
     ],
 )

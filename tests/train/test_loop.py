@@ -184,7 +184,7 @@ def test_micro_batches_add_up_to_the_mean_gradient(config: TrainConfig) -> None:
 
 
 def test_a_compiled_network_takes_the_same_steps(config: TrainConfig) -> None:
-    small = config.model_copy(update={"widths": (4, 4)})  # the compiler takes its time
+    small = config.model_copy(update={"widths": (16, 16)})  # the compiler takes its time
     plain, compiled = Trainer(small), Trainer(small, Machine(compiled=True))
     batch = random_batch(4)
     for _ in range(2):

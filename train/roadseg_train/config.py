@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,7 +25,9 @@ class TrainConfig(BaseModel):
     seed: int = 0
 
     # The network and how a frame is brought to it.
-    widths: tuple[int, ...] = Field(min_length=2)
+    # Fewer channels than a vector has, 8 with AVX2 and 16 with AVX-512, make oneDNN 3.13 write beyond its memory in the
+    # gradient of a strided 1x1 convolution (oneDNN issue 6035).
+    widths: tuple[Annotated[int, Field(ge=16)], ...] = Field(min_length=2)
     short_side_px: int = Field(ge=16)
     max_long_side_px: int = Field(default=2048, ge=16)
     multiple_px: int = Field(default=16, ge=1)
