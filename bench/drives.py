@@ -102,7 +102,7 @@ def table(looks: Sequence[Views], scores: Mapping[Case, Sequence[float]]) -> str
         [statistics.mean(look) for look in zip(*of_seed, strict=True)] for of_seed in zip(*by_drive, strict=True)
     ]
     lines = [
-        f"| road IoU, {len(seeds)} seeds | {' | '.join(look.text() for look in looks)} |",
+        f"| road IoU, seeds {' '.join(map(str, seeds))} | {' | '.join(look.text() for look in looks)} |",
         "|---" * (len(looks) + 1) + "|",
     ]
     for scored, values in rows.items():

@@ -27,7 +27,7 @@ def test_the_table_has_each_drive_the_known_streets_and_the_mean_of_the_drives()
     }
     # The standard deviation of two values is their difference / √2.
     assert table([Views(), Views(mirror=True, scales=(0.5, 1))], scores).splitlines() == [
-        "| road IoU, 2 seeds | at scale 1 | at scales 0.5 and 1, mirrored too |",
+        "| road IoU, seeds 0 1 | at scale 1 | at scales 0.5 and 1, mirrored too |",
         "|---|---|---|",
         "| drive:A | 0.9200 ± 0.0283 (0.9000 0.9400) | 0.5000 ± 0.0000 (0.5000 0.5000) |",
         "| drive:B | 0.8000 ± 0.0000 (0.8000 0.8000) | 0.7000 ± 0.0000 (0.7000 0.7000) |",
