@@ -117,8 +117,7 @@ def test_int8_says_what_float32_says(version: Artefact, streets: Bytes) -> None:
     session = onnxruntime.InferenceSession(version.path_of("model.int8.onnx"), providers=["CPUExecutionProvider"])
     elsewhere = quantise(session.run(["prob"], {"image": streets})[0])
     for other in (float32, elsewhere):
-        assert mask_iou(int8, other) >= MIN_MASK_IOU
-        assert np.abs(int8.astype(int) - other).mean() <= MAX_MEAN_LEVELS
+        assert_alike(int8, other)
     assert not np.array_equal(int8, float32)
 
 
@@ -128,12 +127,13 @@ def test_bundled_int8_says_what_float32_says(name: str, streets: Bytes) -> None:
     int8, float32 = (
         create_engine(engine, bundled, num_threads=2).predict(streets) for engine in ("openvino-int8", "openvino")
     )
-    assert mask_iou(int8, float32) >= MIN_MASK_IOU
-    assert np.abs(int8.astype(int) - float32).mean() <= MAX_MEAN_LEVELS
+    assert_alike(int8, float32)
 
 
-def mask_iou(one: Bytes, other: Bytes) -> float:
-    return float(((one >= 128) & (other >= 128)).sum() / ((one >= 128) | (other >= 128)).sum())
+def assert_alike(one: Bytes, other: Bytes) -> None:
+    mask_iou = ((one >= 128) & (other >= 128)).sum() / ((one >= 128) | (other >= 128)).sum()
+    assert mask_iou >= MIN_MASK_IOU
+    assert np.abs(one.astype(int) - other).mean() <= MAX_MEAN_LEVELS
 
 
 def test_a_bad_calibration_is_seen_and_left_out(tmp_path: Path, frames: QuantisationFrames) -> None:

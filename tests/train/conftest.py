@@ -67,7 +67,7 @@ def camvid(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config() -> TrainConfig:
-    """The narrowest network that may be fitted, and a schedule of a few steps."""
+    """A network nearly as narrow as may be fitted, and a schedule of a few steps."""
     return TrainConfig(
         preset="test",
         widths=(16, 16, 24),

@@ -6,7 +6,7 @@ the last of each network, which read pixels and write probability, and cost litt
 gains no time, and OpenVINO 2026.4 computes some such graphs wrongly, depending on what else reads the values.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,22 +145,23 @@ def float_convolutions(graph: onnx.GraphProto) -> list[str]:
 
     The graph's nodes stand in an order in which they can be computed.
     """
-    computed: set[str] = set()  # values that a convolution went into
-    needed: set[str] = set()  # values that go into a convolution
-    first, last = [], []
-    for node in graph.node:
-        follows = not computed.isdisjoint(node.input)
-        if node.op_type == "Conv" and not follows:
+    nodes = list(graph.node)
+    forth = [(node, node.input, node.output) for node in nodes]
+    back = [(node, node.output, node.input) for node in reversed(nodes)]
+    return _first_convolutions(forth) + _first_convolutions(back)
+
+
+def _first_convolutions(walk: Iterable[tuple[onnx.NodeProto, Sequence[str], Sequence[str]]]) -> list[str]:
+    """Names of the convolutions with none before them on the way: nodes, the values each comes from and leads to."""
+    reached: set[str] = set()  # values behind a convolution
+    first = []
+    for node, comes_from, leads_to in walk:
+        is_behind = not reached.isdisjoint(comes_from)
+        if node.op_type == "Conv" and not is_behind:
             first.append(node.name)
-        if follows or node.op_type == "Conv":
-            computed.update(node.output)
-    for node in reversed(graph.node):
-        precedes = not needed.isdisjoint(node.output)
-        if node.op_type == "Conv" and not precedes:
-            last.append(node.name)
-        if precedes or node.op_type == "Conv":
-            needed.update(node.input)
-    return first + last
+        if node.op_type == "Conv" or is_behind:
+            reached.update(leads_to)
+    return first
 
 
 def road_iou(onnx_path: Path, frames: Sequence[Frame], *, rule: SizeRule, threshold: float) -> float:
