@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch  # noqa: TID251  # the one engine that needs it, and loaded for no other
 from torch import Tensor  # noqa: TID251
+from torch.export import ExportedProgram  # noqa: TID251
 from torch.export.passes import move_to_device_pass  # noqa: TID251
 
 from roadseg_serve.batch import bucket
@@ -51,7 +52,7 @@ class TorchEngine:
         except Exception as error:  # whatever unpacking says about these bytes, the bytes are the cause
             raise ArtefactError(f"PyTorch cannot load {torch_path}; publish the model again") from error
         if gpu:
-            exported = move_to_device_pass(exported, "cuda")
+            exported = without_checks(move_to_device_pass(exported, "cuda"))
         # Unguarded: the guards only say that no side of a feature map may be 1; see docs/artefact.md.
         program = exported.module(check_guards=False)
         self._compute: Compute = GraphedProgram(program) if gpu else PlainProgram(program)
@@ -62,6 +63,17 @@ class TorchEngine:
         torch.set_num_threads(self._num_threads)  # here, as PyTorch keeps one number for all engines of a process
         prob_BHW: Bytes = self._compute(torch.from_numpy(image_BHWC)).numpy()
         return prob_BHW
+
+
+def without_checks(exported: ExportedProgram) -> ExportedProgram:
+    """The program without its checks of type and device, in place.
+
+    The exporter puts one before each cast, of the float32 on the CPU that it saw; bfloat16 and a GPU would be refused.
+    """
+    for node in list(exported.graph.nodes):
+        if node.target == torch.ops.aten._assert_tensor_metadata.default:
+            exported.graph.erase_node(node)
+    return exported
 
 
 def quantise(prob: Tensor) -> Tensor:
