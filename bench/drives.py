@@ -22,7 +22,7 @@ from roadseg_train.config import DEFAULT_THRESHOLD
 from roadseg_train.dataset import find_frames
 from roadseg_train.metrics import score
 from roadseg_train.predict import predict_frames
-from roadseg_train.progress import SUMMARY
+from roadseg_train.progress import SUMMARY, Summary
 from roadseg_train.run import load_runs
 from roadseg_train.split import other_side
 from roadseg_train.storage import at
@@ -66,8 +66,8 @@ def views_of(words: str) -> Views:
 
 
 def fit_once(data: Path, run: Path, split: str, seed: int, preset: str, settings: Sequence[str]) -> None:
-    """Fit as a user would, in a process of one thread, unless that was done already."""
-    if (run / SUMMARY).exists():
+    """Fit as a user would, in a process of one thread, to the end of the schedule, unless that was done already."""
+    if (run / SUMMARY).exists() and not Summary.model_validate_json((run / SUMMARY).read_text()).stopped:
         return
     words = ["fit", "--data", data, "--run", run, "--split", split, "--seed", seed, "--preset", preset, "--workers", 0]
     words += [word for setting in settings for word in ("--set", setting)]

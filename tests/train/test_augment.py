@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from roadseg_train.augment import augment
@@ -37,6 +38,16 @@ def test_a_crop_is_a_function_of_its_seed(config: TrainConfig) -> None:
     first, again, other = (augment(*half_road(), config, seed) for seed in (7, 7, 8))
     torch.testing.assert_close(first, again, rtol=0, atol=0)
     assert not torch.equal(first[0], other[0])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_a_gpu_makes_the_same_crops_but_for_rounding(config: TrainConfig) -> None:
+    for seed in range(40):
+        image_CHW, target_1HW = augment(*half_road(), config, seed)
+        whole_CHW, truth_1HW = (pixels.cuda() for pixels in half_road())
+        found_CHW, found_1HW = augment(whole_CHW, truth_1HW, config, seed)
+        assert (found_CHW.cpu().float() - image_CHW.float()).abs().mean() < 2
+        assert (found_1HW.cpu() == target_1HW).float().mean() > 0.98
 
 
 def test_the_target_moves_with_the_picture(config: TrainConfig) -> None:

@@ -8,11 +8,12 @@ from ray.train import WorkerGroupError
 
 from roadseg_train.config import TrainConfig
 from roadseg_train.errors import DataError, RunError
+from roadseg_train.plan import WorkerPlan
 from roadseg_train.progress import Summary
 from roadseg_train.run import RunRecord
 from roadseg_train.stop import StopSignals
 from roadseg_train.storage import at
-from roadseg_train.workers import MAX_FAILURES, WorkerPlan, persist, train_on_ray
+from roadseg_train.workers import MAX_FAILURES, persist, train_on_ray
 
 DONE = Summary(
     stopped=False,

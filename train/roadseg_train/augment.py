@@ -43,7 +43,7 @@ class Dice:
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal float32 numbers in the shape of `like`."""
-        return torch.randn(like.shape, generator=self.generator)
+        return torch.randn(like.shape, generator=self.generator).to(like.device)
 
 
 def augment(image_CHW: Tensor, truth_CHW: Tensor, config: TrainConfig, seed: int) -> tuple[Tensor, Tensor]:
@@ -128,12 +128,12 @@ def _cover(image_CHW: Tensor, config: TrainConfig, dice: Dice) -> Tensor:
     height, width = image_CHW.shape[-2:]
     size = [round(side * dice.uniform(*COVER_SHARE)) for side in (height, width)]
     top, left = round(dice.uniform(0, height - size[0])), round(dice.uniform(0, width - size[1]))
-    grey = torch.full((3, 1, 1), round(dice.uniform(0, 255)), dtype=torch.uint8)
+    grey = torch.full((3, 1, 1), round(dice.uniform(0, 255)), dtype=torch.uint8, device=image_CHW.device)
     covered_CHW: Tensor = TF.erase(image_CHW, top, left, *size, grey)
     return covered_CHW
 
 
 def _through_jpeg(image_CHW: Tensor, *, quality: int) -> Tensor:
     file = io.BytesIO()
-    Image.fromarray(image_CHW.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=quality)
-    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
+    Image.fromarray(image_CHW.permute(1, 2, 0).cpu().numpy()).save(file, "JPEG", quality=quality)
+    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).to(image_CHW.device)

@@ -64,7 +64,14 @@ def fit(
     compile_: Annotated[
         bool, typer.Option("--compile", help="Translate the network first, with torch.compile.")
     ] = False,
-    loaders: Annotated[int, typer.Option(min=0, help="Processes of each worker that make crops ahead of steps.")] = 1,
+    loaders: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Processes of each worker that make crops ahead of steps; with 0 the worker does, on its GPU if "
+            "it has one. Default: 1; with --gpu as many as there are spare cores, if they outdo it.",
+        ),
+    ] = None,
 ) -> None:
     """Train a U-Net and keep its checkpoints in a run; the same command continues after whatever ended it.
 
@@ -76,9 +83,9 @@ def fit(
 
     place, uris = reach(run), [reach(folder).uri for folder in data]
     from roadseg_train.check import check_data  # noqa: PLC0415
+    from roadseg_train.plan import WorkerPlan, default_loaders  # noqa: PLC0415
     from roadseg_train.run import RunRecord, fetch, open_run  # noqa: PLC0415
     from roadseg_train.stop import StopSignals  # noqa: PLC0415
-    from roadseg_train.workers import WorkerPlan, train_here, train_on_ray  # noqa: PLC0415
 
     num_workers = parse_workers(workers)
     flags = {
@@ -96,9 +103,14 @@ def fit(
     typer.echo(f"{run}: {preset} on {num_fit} frames of split {split!r}, scored on {num_heldout} held-out ones")
     most = num_workers if isinstance(num_workers, int) else num_workers[1]
     cores = cpus_per_worker or max(1, (os.cpu_count() or 1) // max(1, most))
-    plan = WorkerPlan(num_workers, num_cpus=cores, gpu=gpu, num_loaders=loaders, compiled=compile_)
+    num_loaders = default_loaders(gpu=gpu, num_cpus=cores) if loaders is None else loaders
+    plan = WorkerPlan(num_workers, num_cpus=cores, gpu=gpu, num_loaders=num_loaders, compiled=compile_)
     with StopSignals() as stop:
-        summary = (train_here if num_workers == 0 else train_on_ray)(place, record, plan, stop)
+        if num_workers == 0:
+            from roadseg_train.here import train_here as train  # noqa: PLC0415
+        else:
+            from roadseg_train.workers import train_on_ray as train  # noqa: PLC0415
+        summary = train(place, record, plan, stop)
     (place / SUMMARY).write_text(summary.model_dump_json(indent=2) + "\n")
     typer.echo(summary.text(run))
     if summary.stopped:

@@ -17,17 +17,24 @@ from roadseg_train.geometry import SizeRule, resize, resize_labels
 from roadseg_train.group import share
 
 NUM_BATCHES_AHEAD = 4  # by each loader
+CPU = torch.device("cpu")
 
 
 class Crops(Dataset[tuple[Tensor, Tensor]]):
     """Crop number i: epoch i // len(frames) visits every frame once, in an order of its own.
 
     A crop depends on the seed and its number alone, so that any worker can make any crop and a run can be continued in
-    the middle. Frames are decoded and scaled once, by several threads, and kept (four bytes a pixel).
+    the middle. Frames are decoded and scaled once, by several threads, and kept (five bytes a pixel).
+
+    Args:
+        frames: what to take crops of.
+        config: decides the crops.
+        device: where frames are kept and crops are made.
     """
 
-    def __init__(self, frames: Sequence[Frame], config: TrainConfig) -> None:
+    def __init__(self, frames: Sequence[Frame], config: TrainConfig, device: torch.device = CPU) -> None:
         self.config = config
+        self.device = device
         self.coarse = halve(config)
         self.num_coarse = round(config.coarse_share * config.num_steps) * config.batch_size
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
@@ -47,7 +54,7 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         scaled_HWC = resize(image_HWC, height, width)
         truth = [resize_labels(map_HW, height, width) for map_HW in (target_HW, read_classes(frame))]
         image_CHW = torch.from_numpy(scaled_HWC.copy()).permute(2, 0, 1).contiguous()
-        return image_CHW, torch.from_numpy(np.stack(truth))
+        return image_CHW.to(self.device), torch.from_numpy(np.stack(truth)).to(self.device)
 
 
 def halve(config: TrainConfig) -> TrainConfig:

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from roadseg_train import checkpoint, curves
 from roadseg_train.config import DEFAULT_THRESHOLD, TrainConfig
-from roadseg_train.crops import Crops, crop_numbers, load
+from roadseg_train.crops import CPU, Crops, crop_numbers, load
 from roadseg_train.curves import Curves
 from roadseg_train.dataset import Frame
 from roadseg_train.errors import RunError
@@ -59,7 +59,7 @@ class Machine:
 
     Attributes:
         device: of the network.
-        num_loaders: processes that make crops ahead of the steps; 0 makes them in the worker itself.
+        num_loaders: processes that make crops ahead of the steps, on the CPU; with 0 the worker does, on its device.
         compiled: whether torch.compile translates the network, which takes a minute and then makes steps shorter.
     """
 
@@ -204,10 +204,10 @@ def train(
         print(f"training on {device}", flush=True)
     batches = iter(
         load(
-            Crops(fit_frames, config),
+            Crops(fit_frames, config, trainer.device if machine.num_loaders == 0 else CPU),
             crop_numbers(config, trainer.step, rank, num_workers),
             num_loaders=machine.num_loaders,
-            pin_memory=trainer.device.type == "cuda",
+            pin_memory=machine.num_loaders > 0 and trainer.device.type == "cuda",
         )
     )
     clock, wish = Clock(totals), Wish.GO_ON

@@ -233,3 +233,8 @@ class LineDisplay:
 
     def close(self) -> None:
         """Nothing is left open."""
+
+
+def display(make_bar: Callable[[int, int], Bar] | None) -> BarDisplay | LineDisplay:
+    """A bar where there is a terminal for one, else lines."""
+    return LineDisplay() if make_bar is None else BarDisplay(make_bar)

@@ -1,4 +1,4 @@
-"""Where the loop runs: in this process, or on Ray Train workers."""
+"""Runs on Ray Train workers."""
 
 import asyncio
 import functools
@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -21,13 +20,14 @@ from ray.actor import ActorHandle
 from ray.experimental import tqdm_ray
 from ray.train import LoggingConfig, WorkerGroupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from tqdm import tqdm
 
 from roadseg_train import checkpoint, loop, storage
 from roadseg_train.errors import RoadsegTrainError, RunError
 from roadseg_train.group import sum_over_workers
-from roadseg_train.loop import Machine, Wish
-from roadseg_train.progress import Bar, BarDisplay, LineDisplay, Progress, Summary
+from roadseg_train.here import train_record
+from roadseg_train.loop import Wish
+from roadseg_train.plan import WorkerPlan
+from roadseg_train.progress import Bar, BarDisplay, LineDisplay, Progress, Summary, display
 from roadseg_train.prometheus import DriverMetrics, WorkerMetrics
 from roadseg_train.run import RECORD, RunRecord
 from roadseg_train.stop import StopSignals
@@ -35,49 +35,6 @@ from roadseg_train.storage import Place
 
 MAX_FAILURES = 3  # of the workers, without a new checkpoint between them
 LOOK_EVERY_S = 1.0  # for a node that is to be taken away
-
-
-@dataclass(frozen=True)
-class WorkerPlan:
-    """How many workers there are, and what each of them gets.
-
-    Attributes:
-        num_workers: exactly, or (least, most): as many of them as the cluster has room for, which may change meanwhile.
-        num_cpus: of each, which is also its number of threads.
-        gpu: whether each has a GPU, and they talk over NCCL; else it computes on its CPUs, and they talk over Gloo.
-        num_loaders: see Machine.
-        compiled: see Machine.
-    """
-
-    num_workers: int | tuple[int, int]
-    num_cpus: int
-    gpu: bool
-    num_loaders: int
-    compiled: bool
-
-    @property
-    def most(self) -> int:
-        """The largest number of workers."""
-        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
-
-
-class HereHost:
-    """This process, without Ray."""
-
-    def __init__(self, stop: StopSignals) -> None:
-        self._stop = stop
-        self.display = _display(_terminal_bar if sys.stderr.isatty() else None)
-
-    def report(self, metrics: dict[str, float]) -> None:
-        """Nobody else has to hear of it."""
-
-    def wish(self) -> Wish:
-        """Stop where a signal has come."""
-        return Wish.STOP if self._stop.asked.is_set() else Wish.GO_ON
-
-    def show(self, progress: Progress) -> None:
-        """Show it on stderr."""
-        self.display.show(progress)
 
 
 class StopNotice:
@@ -112,7 +69,7 @@ class RayHost:
         self._stop_asked: list[ObjectRef[None]] = [notice.asked.remote()] if self._first else []
         self._next_look_s: float = 0.0
         self._saved_early: bool = False
-        self.display: BarDisplay | LineDisplay = _display(_ray_bar if terminal else None)
+        self.display: BarDisplay | LineDisplay = display(_ray_bar if terminal else None)
 
     def report(self, metrics: dict[str, float]) -> None:
         """Tell Ray Train the metrics, and not of the checkpoint.
@@ -148,23 +105,6 @@ class RayHost:
         assert self._metrics is not None, "only the first worker shows"
         self._metrics.note_step(progress)
         self.display.show(progress)
-
-
-def train_here(run: Place, record: RunRecord, plan: WorkerPlan, stop: StopSignals) -> Summary:
-    """Train in this process, without Ray, continuing from the newest whole checkpoint of the run.
-
-    Raises:
-        RunError: there is no GPU to train on.
-    """
-    if plan.gpu and not torch.cuda.is_available():
-        raise RunError("this machine has no GPU that torch can use; leave out --gpu")
-    torch.set_num_threads(plan.num_cpus)
-    host = HereHost(stop)
-    device = torch.device("cuda" if plan.gpu else "cpu")
-    try:
-        return _train(run, record, host, _machine(plan, device))
-    finally:
-        host.display.close()
 
 
 def train_on_ray(run: Place, record: RunRecord, plan: WorkerPlan, stop: StopSignals) -> Summary:
@@ -287,32 +227,9 @@ def _worker_loop(
     device = ray.train.torch.get_device() if plan.gpu else torch.device("cpu")
     host = RayHost(name_of(place), notice, device, terminal=terminal)
     try:
-        return _train(place, record, host, _machine(plan, device))
+        return train_record(place, record, host, plan.machine(device))
     finally:
         host.display.close()
-
-
-def _train(run: Place, record: RunRecord, host: HereHost | RayHost, machine: Machine) -> Summary:
-    return loop.train(
-        record.config,
-        record.frames(record.split),
-        record.heldout_frames(),
-        run=run,
-        host=host,
-        machine=machine,
-    )
-
-
-def _machine(plan: WorkerPlan, device: torch.device) -> Machine:
-    return Machine(device, num_loaders=plan.num_loaders, compiled=plan.compiled)
-
-
-def _display(make_bar: Callable[[int, int], Bar] | None) -> BarDisplay | LineDisplay:
-    return LineDisplay() if make_bar is None else BarDisplay(make_bar)
-
-
-def _terminal_bar(done: int, total: int) -> Bar:
-    return tqdm(initial=done, total=total, bar_format="{desc} |{bar}| {n_fmt}/{total_fmt}", dynamic_ncols=True)
 
 
 def _ray_bar(done: int, total: int) -> Bar:
