@@ -40,6 +40,7 @@ def main(
     views: Annotated[list[str] | None, typer.Option(help="Scales, and `mirror`: 1, or 0.5,1,mirror.")] = None,
     seeds: Annotated[int, typer.Option(min=1)] = 3,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, of one thread each.")] = 2,
+    gpu: Annotated[bool, typer.Option("--gpu", help="All on one GPU, which makes their crops too.")] = False,
 ) -> None:
     """Fit without each drive and on `fit`, score on what was left out, and print the table."""
     looks = [views_of(words) for words in views or ["1"]]
@@ -51,7 +52,7 @@ def main(
     def measure(case: Case) -> list[float]:
         split, seed = case
         run = out / f"{split.replace(':', '-')}-s{seed}"
-        fit_once(data, run, split, seed, preset, settings or [])
+        fit_once(data, run, split, seed, preset, settings or [], gpu=gpu)
         return [road_iou(run, look) for look in looks]
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -65,13 +66,16 @@ def views_of(words: str) -> Views:
     return parse_views(mirror=scales != words, scales=scales)
 
 
-def fit_once(data: Path, run: Path, split: str, seed: int, preset: str, settings: Sequence[str]) -> None:
+def fit_once(
+    data: Path, run: Path, split: str, seed: int, preset: str, settings: Sequence[str], *, gpu: bool = False
+) -> None:
     """Fit as a user would, in a process of one thread, to the end of the schedule, unless that was done already."""
     if (run / SUMMARY).exists() and not Summary.model_validate_json((run / SUMMARY).read_text()).stopped:
         return
     words = ["fit", "--data", data, "--run", run, "--split", split, "--seed", seed, "--preset", preset, "--workers", 0]
     words += [word for setting in settings for word in ("--set", setting)]
     words += ["--cpus-per-worker", 1]  # else each run takes all cores, and they wait for one another's threads
+    words += ["--gpu", "--loaders", 0] if gpu else []
     program = [sys.executable, "-c", "from roadseg_train.cli import main; main()"]
     with run.with_suffix(".log").open("wb") as log:
         command = [*program, *map(str, words)]

@@ -129,22 +129,25 @@ def small() -> TrainConfig:
 
 
 def full() -> TrainConfig:
-    """The recipe for a GPU: a wider network, whole frames, about 700 epochs of CamVid."""
+    """The recipe for a GPU: what `small` sees, to a network half as wide again, in three times as many crops."""
     return TrainConfig(
         preset="full",
-        widths=(32, 64, 96, 160, 224),
-        short_side_px=360,
-        num_steps=20_000,
-        num_warmup_steps=1000,
+        widths=(36, 72, 108, 144, 192, 144),
+        short_side_px=270,
+        num_steps=6000,
+        num_warmup_steps=300,
+        coarse_share=0.5,
         batch_size=16,
         learning_rate=2e-3,
         weight_decay=1e-2,
         ema_decay=0.999,
-        checkpoint_every_steps=1000,
+        checkpoint_every_steps=500,
         class_weight=0.4,
-        crop_height_px=352,
-        crop_width_px=480,
+        crop_height_px=256,
+        crop_width_px=320,
         scale_range=(0.5, 2.0),
+        colour_jitter=0.5,
+        gamma_range=(0.33, 3.0),
         degrade_probability=0.35,
         cover_probability=0.3,
     )
