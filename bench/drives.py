@@ -76,7 +76,7 @@ def fit_once(
     words += [word for setting in settings for word in ("--set", setting)]
     words += ["--cpus-per-worker", 1]  # else each run takes all cores, and they wait for one another's threads
     words += ["--gpu", "--loaders", 0] if gpu else []
-    program = [sys.executable, "-c", "from roadseg_train.cli import main; main()"]
+    program = [sys.executable, "-m", "roadseg_train"]
     with run.with_suffix(".log").open("wb") as log:
         command = [*program, *map(str, words)]
         subprocess.run(command, check=True, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})

@@ -54,7 +54,7 @@ def main(
 
 def fit(data: Path, run: Path, *options: str | int) -> None:
     """Run `roadseg-train fit`."""
-    program = (sys.executable, "-c", "from roadseg_train.cli import main; main()", "fit")
+    program = (sys.executable, "-m", "roadseg_train", "fit")
     # Nothing is held out, so that nothing is scored, and every step costs the same, so that the median is of one kind.
     words = ("--split", "train", "--set", "coarse_share=0", "--data", data, "--run", run, *options)
     subprocess.run([*program, *map(str, words)], check=True, capture_output=True)

@@ -38,7 +38,7 @@ class Fit:
     def __init__(self, data: Path | Place, run: Path | Place, log: Path, *options: str | int) -> None:
         self.run, self.log = at(str(run)), log
         self._birthmark = uuid.uuid4().hex
-        program = (sys.executable, "-c", "from roadseg_train.cli import main; main()")
+        program = (sys.executable, "-m", "roadseg_train")
         words = ("fit", "--data", data, "--run", run, "--preset", "tiny", "--steps", NUM_STEPS, "--cpus-per-worker", 1)
         often = ("--checkpoint-every", CHECKPOINT_EVERY_STEPS)
         # One thread each, so that every run adds up in the same order.

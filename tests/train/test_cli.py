@@ -19,7 +19,7 @@ from tests.seaweed import BUCKET, Seaweed
 
 
 def roadseg_train(*arguments: str | Path | Place, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from roadseg_train.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-m", "roadseg_train", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=os.environ | env)
 
 
