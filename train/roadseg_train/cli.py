@@ -88,6 +88,10 @@ def fit(
     from roadseg_train.stop import StopSignals  # noqa: PLC0415
 
     num_workers = parse_workers(workers)
+    if num_workers == 0:
+        from roadseg_train.here import train_here as train  # noqa: PLC0415
+    else:
+        from roadseg_train.workers import train_on_ray as train  # noqa: PLC0415
     flags = {
         "seed": seed,
         "num_steps": steps,
@@ -106,10 +110,6 @@ def fit(
     num_loaders = default_loaders(gpu=gpu, num_cpus=cores) if loaders is None else loaders
     plan = WorkerPlan(num_workers, num_cpus=cores, gpu=gpu, num_loaders=num_loaders, compiled=compile_)
     with StopSignals() as stop:
-        if num_workers == 0:
-            from roadseg_train.here import train_here as train  # noqa: PLC0415
-        else:
-            from roadseg_train.workers import train_on_ray as train  # noqa: PLC0415
         summary = train(place, record, plan, stop)
     (place / SUMMARY).write_text(summary.model_dump_json(indent=2) + "\n")
     typer.echo(summary.text(run))
