@@ -67,6 +67,11 @@ class Machine:
     num_loaders: int = 1
     compiled: bool = False
 
+    @property
+    def crops_device(self) -> torch.device:
+        """Where crops are made."""
+        return CPU if self.num_loaders else self.device
+
 
 ONE_CPU = Machine()
 
@@ -204,10 +209,10 @@ def train(
         print(f"training on {device}", flush=True)
     batches = iter(
         load(
-            Crops(fit_frames, config, trainer.device if machine.num_loaders == 0 else CPU),
+            Crops(fit_frames, config, machine.crops_device),
             crop_numbers(config, trainer.step, rank, num_workers),
             num_loaders=machine.num_loaders,
-            pin_memory=machine.num_loaders > 0 and trainer.device.type == "cuda",
+            pin_memory=machine.crops_device != machine.device,
         )
     )
     clock, wish = Clock(totals), Wish.GO_ON
