@@ -35,12 +35,9 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "without moving the frame": ("scale_range=[1,1]", "stretch=1", "rotation_deg=0"),
         "without recolouring": ("colour_jitter=0", "gamma_range=[1,1]", "hue_jitter=0"),
         "without degrading": ("degrade_probability=0",),
-        "with covers": ("cover_probability=0.3",),
-        "2,000 steps": ("num_steps=2000",),
         "without averaging the weights": ("ema_decay=0",),
         "without the class head": ("class_weight=0",),
-        "one level less": ("widths=[24,48,72,96,128]",),
-        "a third more pixels a side": ("short_side_px=180",),
+        "2,000 steps": ("num_steps=2000",),
     },
 }
 
