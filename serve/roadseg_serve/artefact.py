@@ -23,7 +23,7 @@ PARTIAL = ".partial"  # ends the name of a file that is being fetched
 REMEDY = "copy the version again from where it is whole, or publish the model again as another version"
 
 # What `bundled:<key>` means: the versions that ship with this package.
-BUNDLED = {"small": "road-small/3", "full": "road-full/5"}
+BUNDLED = {"small": "road-small/3", "full": "road-full/6"}
 BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 
 
