@@ -117,9 +117,10 @@ class Streams:
 
     async def _close(self, send: Send, end: _End) -> None:
         if end.code is not None:
+            message = {"type": "websocket.close", "code": end.code, "reason": end.reason}
             with suppress(*GONE):
-                async with asyncio.timeout(self._idle_timeout_s):
-                    await send({"type": "websocket.close", "code": end.code, "reason": end.reason})
+                # Not asyncio.timeout: before Python 3.11.3 it takes the end of the task group for a cancellation.
+                await asyncio.wait_for(send(message), self._idle_timeout_s)
 
     async def _attempt(self, data: bytes, wish: Wish, request_id: str) -> Answer | Problem:
         try:
