@@ -15,6 +15,7 @@ from roadseg_train.loop import (
     Wish,
     check_shares,
     choose_dtype,
+    kept_of_average,
     learning_rate,
     train,
 )
@@ -157,7 +158,7 @@ def random_batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_the_average_follows_the_weights(config: TrainConfig) -> None:
-    # With a decay of one half the average is the mean of itself and the new weights, after the first copy.
+    # After the first copy, step 1 keeps (1 + 1) / (10 + 1) of it.
     trainer = Trainer(config)
     batch = random_batch(4)
     trainer.train_step([batch])
@@ -165,7 +166,14 @@ def test_the_average_follows_the_weights(config: TrainConfig) -> None:
     trainer.train_step([batch])
     second = trainer.network.unet.head.weight.detach()
     average = trainer.average.state_dict()["module.unet.head.weight"]
-    torch.testing.assert_close(average, (first + second) / 2)
+    torch.testing.assert_close(average, (2 * first + 9 * second) / 11)
+
+
+def test_the_average_keeps_more_as_it_gets_older(config: TrainConfig) -> None:
+    schedule = config.model_copy(update={"ema_decay": 0.9})
+    # (1 + 8) / (10 + 8) = 1/2; from step 80 on, where 81 / 90 is 0.9, what is configured.
+    assert [kept_of_average(step, schedule) for step in (8, 80, 81, 4000)] == pytest.approx([0.5, 0.9, 0.9, 0.9])
+    assert kept_of_average(8, config.model_copy(update={"ema_decay": 0.0})) == 0
 
 
 def test_micro_batches_add_up_to_the_mean_gradient(config: TrainConfig) -> None:

@@ -41,7 +41,7 @@ class TrainConfig(BaseModel):
     accumulate: int = Field(default=1, ge=1)  # parts of a batch that are computed one after the other
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
-    ema_decay: float = Field(ge=0, lt=1)
+    ema_decay: float = Field(ge=0, lt=1)  # of the average of the weights, once there are enough of them
     checkpoint_every_steps: int = Field(ge=1)
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
 from roadseg_train import checkpoint, curves
 from roadseg_train.config import DEFAULT_THRESHOLD, TrainConfig
@@ -85,9 +85,7 @@ class Trainer:
         self.device = machine.device
         self.network = Pupil(config.widths).to(self.device).to(memory_format=torch.channels_last)
         self.network.classes.requires_grad_(config.class_weight > 0)  # else workers would wait for its gradients
-        self.average = AveragedModel(
-            self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True
-        )
+        self.average = AveragedModel(self.network, multi_avg_fn=self._average, use_buffers=True)
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config.weight_decay))
         self.dtype, self.dtype_reason = choose_dtype(config, self.device)
         self.step = 0
@@ -129,6 +127,9 @@ class Trainer:
         self.average.update_parameters(self.network)
         self.step += 1
         return dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
+
+    def _average(self, averaged: PARAM_LIST, latest: PARAM_LIST, num_averaged: Tensor | int) -> None:
+        get_ema_multi_avg_fn(kept_of_average(self.step, self.config))(averaged, latest, num_averaged)
 
     def _losses(self, image_BCHW: Tensor, truth_B2HW: Tensor) -> dict[str, Tensor]:
         image_BCHW = image_BCHW.to(self.device, non_blocking=True)
@@ -345,6 +346,14 @@ def learning_rate(step: int, config: TrainConfig) -> float:
         return config.learning_rate * (step + 1) / config.num_warmup_steps
     progress = (step - config.num_warmup_steps) / max(1, config.num_steps - config.num_warmup_steps)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def kept_of_average(step: int, config: TrainConfig) -> float:
+    """The share of the averaged weights that a step keeps: less while there are few, so that none of the first stay.
+
+    Source: `num_updates` of TensorFlow's `ExponentialMovingAverage`.
+    """
+    return min(config.ema_decay, (1 + step) / (10 + step))
 
 
 def choose_dtype(config: TrainConfig, device: torch.device) -> tuple[torch.dtype, str]:
