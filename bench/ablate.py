@@ -37,6 +37,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "without degrading": ("degrade_probability=0",),
         "without averaging the weights": ("ema_decay=0",),
         "without the class head": ("class_weight=0",),
+        "Lovász": ("iou_weight=0", "bce_weight=0", "lovasz_weight=1"),
         "2,000 steps": ("num_steps=2000",),
     },
 }
