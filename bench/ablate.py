@@ -22,13 +22,14 @@ from roadseg_train.progress import SUMMARY, Summary
 PRESET = small()
 HALVED = ("short_side_px", "crop_height_px", "crop_width_px")
 BASE = (*(f"{field}={getattr(PRESET, field) // 2}" for field in HALVED), "coarse_share=0")
+LOVASZ = ("iou_weight=0", "bce_weight=0", "lovasz_weight=1")
 
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "loss": {  # without the class head, which would teach beside them
         "IoU": ("iou_weight=1", "bce_weight=0", "class_weight=0"),
         "BCE": ("iou_weight=0", "bce_weight=1", "class_weight=0"),
         "0.75 IoU + 0.25 BCE": ("iou_weight=0.75", "bce_weight=0.25", "class_weight=0"),
-        "Lovász": ("iou_weight=0", "bce_weight=0", "lovasz_weight=1", "class_weight=0"),
+        "Lovász": (*LOVASZ, "class_weight=0"),
     },
     "recipe": {
         "the recipe": (),
@@ -37,7 +38,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "without degrading": ("degrade_probability=0",),
         "without averaging the weights": ("ema_decay=0",),
         "without the class head": ("class_weight=0",),
-        "Lovász": ("iou_weight=0", "bce_weight=0", "lovasz_weight=1"),
+        "Lovász": LOVASZ,
         "2,000 steps": ("num_steps=2000",),
     },
 }
