@@ -157,6 +157,25 @@ def test_what_a_gpu_computes_agrees_in_bfloat16_on_the_cpu(
     _assert_alike({what: torch_engine.quantise(prob_BHW).numpy() for what, prob_BHW in prob.items()}, expected)
 
 
+def test_a_gpu_compiles_for_one_picture_and_for_several_and_then_for_no_size_any_more(bundled: Artefact) -> None:
+    """A replica is warmed up by both; what came later would keep a user waiting for half a minute."""
+    from roadseg_serve import torch_engine  # noqa: PLC0415  # only where an engine is made
+
+    graphs: list[torch.fx.GraphModule] = []
+
+    def note(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    exported = torch_engine.without_checks(torch.export.load(bundled.folder / TORCH_FILE))
+    program = torch.compile(exported.module(check_guards=False), dynamic=True, backend=note)
+    shapes = [(1, 272, 368), (2, 272, 368), (4, 272, 368), (1, 368, 272), (1, 272, 272), (2, 272, 896)]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        for shape in shapes:
+            assert program(torch.zeros((*shape, 3), dtype=torch.uint8)).shape == shape
+    assert len(graphs) == 2
+
+
 @WITHOUT_GPU
 def test_a_gpu_that_is_not_there_is_told(bundled: Artefact) -> None:
     with pytest.raises(StartError, match="set num_gpus to 0"):
