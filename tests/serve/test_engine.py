@@ -159,12 +159,15 @@ def test_what_a_gpu_computes_agrees_in_bfloat16_on_the_cpu(
 
     exported = torch_engine.without_checks(torch.export.load(bundled.folder / TORCH_FILE))
     program = torch.compile(exported.module(check_guards=False), dynamic=True, backend=note)
-    usual = {what: golden[what].copy() for what in ("three streets", "wide", "noise")}  # no gaps in it
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        prob = {what: program(torch.from_numpy(image_BHWC)) for what, image_BHWC in usual.items()}
-    _assert_alike({what: torch_engine.quantise(prob_BHW).numpy() for what, prob_BHW in prob.items()}, expected)
-    # For several pictures and for one, as a replica is warmed up: a third would keep a user waiting for half a minute.
-    assert len(graphs) == 2
+    usual = ("three streets", "wide", "noise")
+    found: dict[str, Bytes] = {}
+    for what in sorted(golden, key=lambda what: what not in usual):  # the usual ones first
+        image_BHWC = torch.from_numpy(golden[what].copy())  # without gaps, as a GPU has it
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            found[what] = torch_engine.quantise(program(image_BHWC)).numpy()
+        # For several pictures and for one, as a replica is warmed up: a third would keep a user waiting.
+        assert what not in usual or len(graphs) <= 2
+    _assert_alike(found, expected)
 
 
 @WITHOUT_GPU
