@@ -17,7 +17,7 @@ import typer
 
 from bench.drives import fit_once
 from roadseg_train.config import small
-from roadseg_train.progress import SUMMARY, Summary
+from roadseg_train.fit.progress import SUMMARY, Summary
 
 PRESET = small()
 HALVED = ("short_side_px", "crop_height_px", "crop_width_px")

@@ -19,14 +19,14 @@ import typer
 
 from roadseg_train.cli import parse_views
 from roadseg_train.config import DEFAULT_THRESHOLD
-from roadseg_train.dataset import find_frames
+from roadseg_train.data.dataset import find_frames
+from roadseg_train.data.split import other_side
+from roadseg_train.fit.progress import SUMMARY, Summary
+from roadseg_train.fit.run import load_runs
 from roadseg_train.metrics import score
-from roadseg_train.predict import predict_frames
-from roadseg_train.progress import SUMMARY, Summary
-from roadseg_train.run import load_runs
-from roadseg_train.split import other_side
-from roadseg_train.storage import at
-from roadseg_train.views import Views
+from roadseg_train.network.predict import predict_frames
+from roadseg_train.network.views import Views
+from roadseg_train.storage.storage import at
 
 Case = tuple[str, int]  # split fitted on, seed
 MIRROR = ",mirror"

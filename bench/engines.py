@@ -16,10 +16,10 @@ import numpy as np
 import torch
 import typer
 
-from roadseg_serve import artefact
-from roadseg_serve.artefact import Artefact
-from roadseg_serve.engine import Engine, EngineName, create_engine, program_of
+from roadseg_serve.engines.engine import Engine, EngineName, create_engine, program_of
 from roadseg_serve.messages import Bytes
+from roadseg_serve.models import artefact
+from roadseg_serve.models.artefact import Artefact
 
 # Threads, images in one call, engine.
 Setting = tuple[int, int, str]

@@ -24,15 +24,16 @@ import typer
 
 from bench.load import draw_road, file_of, request_of, upload_for
 from bench.serve import FORMS, running_server, write_null
-from roadseg_serve.api import STEPS
+from roadseg_serve.http.api import STEPS
 from roadseg_serve.messages import Answer, ModelName
-from roadseg_serve.metrics import Metrics, ModelMetrics
+from roadseg_serve.observe.metrics import Metrics, ModelMetrics
 from tests.otlp import collect
 
 JSON_LINES = ("--log-format", "json")
 # The level is no option of the command, as nobody should want it.
 SILENT = """
-from roadseg_serve import cli, log
+from roadseg_serve import cli
+from roadseg_serve.http import log
 log.logging_config = lambda _format: {"log_level": "ERROR", "enable_access_log": False}
 cli.main()
 """

@@ -17,9 +17,9 @@ import typer
 from tqdm import tqdm
 
 from bench.load import draw_road
-from roadseg_serve.inputs import Job, find, plan
 from roadseg_serve.messages import Wish
-from roadseg_serve.segment import Options, Segmenter, segment_bytes, segment_files
+from roadseg_serve.offline.inputs import Job, find, plan
+from roadseg_serve.offline.segment import Options, Segmenter, segment_bytes, segment_files
 
 SIZES = {"480x360 JPEG": (480, 360, ".jpg"), "1242x375 PNG": (1242, 375, ".png")}
 

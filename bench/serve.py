@@ -28,11 +28,11 @@ from typing import Annotated
 import typer
 
 from bench.load import Served, draw_road, file_of, request_of, upload_for, upload_times
-from roadseg_serve import artefact
-from roadseg_serve.engine import create_engine
-from roadseg_serve.postprocess import binarise, encode_jpeg, unfit
-from roadseg_serve.preprocess import Limits, decode, fit
+from roadseg_serve.engines.engine import create_engine
+from roadseg_serve.models import artefact
 from roadseg_serve.settings import AppArgs
+from roadseg_serve.stages.postprocess import binarise, encode_jpeg, unfit
+from roadseg_serve.stages.preprocess import Limits, decode, fit
 from tests.red import write_red
 
 READY_TIMEOUT_S = 180

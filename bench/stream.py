@@ -18,7 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from bench.load import draw_road, file_of, request_of, upload_for
 from bench.serve import FORMS, running_server, write_null
-from roadseg_serve.stream import MAX_IN_FLIGHT, NEXT
+from roadseg_serve.http.stream import MAX_IN_FLIGHT, NEXT
 
 TIMEOUT_S = 120
 PAUSE_S = 0.2

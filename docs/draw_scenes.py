@@ -15,10 +15,10 @@ import typer
 from matplotlib.figure import Figure
 from scenes import Scene, draw
 
-from roadseg_serve import artefact
-from roadseg_serve.engine import create_engine, predict_all
-from roadseg_serve.postprocess import binarise, unfit
-from roadseg_serve.preprocess import fit
+from roadseg_serve.engines.engine import create_engine, predict_all
+from roadseg_serve.models import artefact
+from roadseg_serve.stages.postprocess import binarise, unfit
+from roadseg_serve.stages.preprocess import fit
 
 STREET = Scene(cars=((3.1, 12.0), (-3.2, 18.0)))
 SCENES = {

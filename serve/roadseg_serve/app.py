@@ -5,14 +5,14 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
-from roadseg_serve import artefact
-from roadseg_serve.engine import program_of
-from roadseg_serve.fused import Fused
-from roadseg_serve.ingress import Ingress
-from roadseg_serve.postprocess import Postprocess
-from roadseg_serve.predict import Model
-from roadseg_serve.preprocess import Limits, Preprocess
+from roadseg_serve.engines.engine import program_of
+from roadseg_serve.graph.fused import Fused
+from roadseg_serve.graph.ingress import Ingress
+from roadseg_serve.models import artefact
 from roadseg_serve.settings import AppArgs, StageArgs
+from roadseg_serve.stages.postprocess import Postprocess
+from roadseg_serve.stages.predict import Model
+from roadseg_serve.stages.preprocess import Limits, Preprocess
 
 
 def build(args: AppArgs) -> Application:

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from roadseg_serve.engine import EngineName
+from roadseg_serve.engines.engine import EngineName
 from roadseg_serve.errors import InputError, RoadsegError, StartError
-from roadseg_serve.log import LogFormat
+from roadseg_serve.http.log import LogFormat
 from roadseg_serve.messages import Format, Wish
 from roadseg_serve.settings import listens_itself, read_settings
 
@@ -67,7 +67,7 @@ def run(
         if listens_itself(args):
             open_replica_port(port)
         # Ray is slow to load, and reads the environment as it loads.
-        from roadseg_serve.local import serve_until_stopped  # noqa: PLC0415
+        from roadseg_serve.graph.local import serve_until_stopped  # noqa: PLC0415
 
         serve_until_stopped(args, host=host, port=port, log_format=log_format, metrics_port=metrics_port)
     except StartError as error:
@@ -141,8 +141,8 @@ def segment(
     """  # noqa: D301 typer keeps the lines of a paragraph that begins with this sign
     try:
         # Pillow and what it reads pictures with are of no use to `run`'s own process.
-        from roadseg_serve import console  # noqa: PLC0415
-        from roadseg_serve.segment import Options  # noqa: PLC0415
+        from roadseg_serve.offline import console  # noqa: PLC0415
+        from roadseg_serve.offline.segment import Options  # noqa: PLC0415
 
         if paths == ["-"]:
             console.segment_stdin(model=model, engine=engine, wish=Wish(wanted or Format.PNG, threshold))
@@ -180,7 +180,7 @@ def settle_ray_environment() -> None:
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     # Its HTTP server takes our request ids for its own, and believes nobody's word about another's address.
-    os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "roadseg_serve.request_id:around_ray"
+    os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "roadseg_serve.http.request_id:around_ray"
     os.environ["FORWARDED_ALLOW_IPS"] = ""
     # The log is its file: a second line of each on a stream that nobody reads would cost as much again.
     os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"
@@ -188,7 +188,7 @@ def settle_ray_environment() -> None:
 
 def ask_for_traces() -> None:
     """Let every process of Ray Serve send traces. Its proxy knows these variables only, and no `tracing_config`."""
-    os.environ["RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH"] = "roadseg_serve.trace:otlp_exporter"
+    os.environ["RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH"] = "roadseg_serve.observe.trace:otlp_exporter"
     os.environ["RAY_SERVE_TRACING_SAMPLING_RATIO"] = "0"  # `trace.TraceEdge` decides instead
     os.environ.setdefault("OTEL_SERVICE_NAME", "roadseg")
 

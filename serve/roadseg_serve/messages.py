@@ -13,7 +13,7 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from roadseg_serve.manifest import SizeRule
+from roadseg_serve.models.manifest import SizeRule
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from roadseg_serve.engine import EngineName
+from roadseg_serve.engines.engine import EngineName
 from roadseg_serve.errors import SettingsError
 
 Positive = Annotated[int, Field(ge=1)]
@@ -200,7 +200,7 @@ class GateArgs(Settings):
     @classmethod
     def _is_a_rate(cls, rate_limit: str | None) -> str | None:
         if rate_limit is not None:
-            from roadseg_serve.rate import parse_rate  # noqa: PLC0415 slow to load, and rarely needed
+            from roadseg_serve.http.rate import parse_rate  # noqa: PLC0415 slow to load, and rarely needed
 
             parse_rate(rate_limit)
         return rate_limit

@@ -1,7 +1,7 @@
 import pytest
 
 from bench.drives import table, views_of
-from roadseg_train.views import Views
+from roadseg_train.network.views import Views
 
 
 @pytest.mark.parametrize(

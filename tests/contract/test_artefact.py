@@ -12,22 +12,23 @@ import openvino
 import pytest
 import torch
 
-from roadseg_serve import artefact as reader
-from roadseg_serve import postprocess, preprocess
-from roadseg_serve.batch import quantise
-from roadseg_serve.engine import create_engine
+from roadseg_serve.engines.batch import quantise
+from roadseg_serve.engines.engine import create_engine
 from roadseg_serve.errors import ArtefactError as UnreadableArtefactError
-from roadseg_train import artefact as writer
-from roadseg_train import geometry, metrics
+from roadseg_serve.models import artefact as reader
+from roadseg_serve.stages import postprocess, preprocess
+from roadseg_train import metrics
 from roadseg_train.config import TrainConfig, tiny
+from roadseg_train.data import geometry
 from roadseg_train.errors import ArtefactError
-from roadseg_train.evaluate import Detail, Evaluation
-from roadseg_train.half import halve
+from roadseg_train.evaluate.evaluate import Detail, Evaluation
+from roadseg_train.fit.run import Member
 from roadseg_train.metrics import Scores
-from roadseg_train.model import RoadProgram, UNet
-from roadseg_train.run import Member
-from roadseg_train.storage import at
-from roadseg_train.views import Views
+from roadseg_train.network.half import halve
+from roadseg_train.network.model import RoadProgram, UNet
+from roadseg_train.network.views import Views
+from roadseg_train.publish import artefact as writer
+from roadseg_train.storage.storage import at
 
 SCHEMA: dict[str, Any] = json.loads((Path(__file__).parents[2] / "docs" / "artefact.schema.json").read_text())
 SCORES = Scores(road_iou=0.9, mean_image_iou=0.88, f1=0.95, max_f=0.96)

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from roadseg_serve import artefact
 from roadseg_serve.errors import PROBLEMS
+from roadseg_serve.http.negotiate import OFFERS
+from roadseg_serve.http.openapi import example_findings
 from roadseg_serve.messages import MEDIA_TYPES
-from roadseg_serve.negotiate import OFFERS
-from roadseg_serve.openapi import example_findings
+from roadseg_serve.models import artefact
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -17,21 +17,21 @@ import torch
 from PIL import Image
 
 from docs.scenes import Scene, draw
-from roadseg_serve import artefact as reader
-from roadseg_serve.artefact import Artefact
-from roadseg_serve.batch import quantise
-from roadseg_serve.engine import create_engine
+from roadseg_serve.engines.batch import quantise
+from roadseg_serve.engines.engine import create_engine
 from roadseg_serve.messages import Bytes
-from roadseg_serve.preprocess import fit
-from roadseg_train import artefact as writer
-from roadseg_train import quantise as quantiser
+from roadseg_serve.models import artefact as reader
+from roadseg_serve.models.artefact import Artefact
+from roadseg_serve.stages.preprocess import fit
 from roadseg_train.config import TrainConfig, tiny
-from roadseg_train.dataset import Frame, find_frames
-from roadseg_train.geometry import SizeRule
-from roadseg_train.half import halve
-from roadseg_train.model import RoadProgram, UNet
-from roadseg_train.quantise import QuantisationFrames, quantise_program
-from roadseg_train.storage import at
+from roadseg_train.data.dataset import Frame, find_frames
+from roadseg_train.data.geometry import SizeRule
+from roadseg_train.network.half import halve
+from roadseg_train.network.model import RoadProgram, UNet
+from roadseg_train.publish import artefact as writer
+from roadseg_train.publish import quantise as quantiser
+from roadseg_train.publish.quantise import QuantisationFrames, quantise_program
+from roadseg_train.storage.storage import at
 from tests.contract.test_artefact import SCHEMA, evaluation_of, member_of
 
 # What docs/engines.md states: how much masks overlap at the threshold 0.5, and how far levels (0 to 255) may differ.

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from roadseg_serve import artefact
+from roadseg_serve.models import artefact
 from tests.server import ROOT, StartServer
 
 ROAD, VOID = 3, 11  # CamVid labels in the 11-class set

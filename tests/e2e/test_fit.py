@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from roadseg_train import checkpoint
-from roadseg_train.storage import Place, at
+from roadseg_train.fit import checkpoint
+from roadseg_train.storage.storage import Place, at
 from tests.seaweed import BUCKET, Seaweed
 
 TIMEOUT_S = 300

@@ -10,12 +10,12 @@ import httpx
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message
 
-from roadseg_serve.api import Service, create_api
-from roadseg_serve.manifest import Manifest
+from roadseg_serve.http.api import Service, create_api
+from roadseg_serve.http.stream import Streams
 from roadseg_serve.messages import Answer, ModelName, Wish
+from roadseg_serve.models.manifest import Manifest
+from roadseg_serve.observe.status import Status
 from roadseg_serve.settings import BackpressureConfig, GateArgs
-from roadseg_serve.status import Status
-from roadseg_serve.stream import Streams
 from tests.red import red_manifest
 
 MODEL = ModelName("red", "1")

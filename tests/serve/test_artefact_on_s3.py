@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from roadseg_serve import artefact, cache, store
 from roadseg_serve.errors import ArtefactError, StoreUnreachableError
+from roadseg_serve.models import artefact, cache, store
 from tests.red import red_manifest, red_program
 from tests.seaweed import BUCKET, Seaweed, free_ports
 from tests.wire import Wire, wait_until
@@ -58,7 +58,7 @@ def read(uri: str, files: list[str] | None = None) -> artefact.Artefact:
 
 def reader(uri: str) -> "subprocess.Popen[str]":
     """A process that reads the whole version and says where it is."""
-    code = "import sys; from roadseg_serve import artefact; print(artefact.read(artefact.resolve(sys.argv[1])).folder)"
+    code = "import sys; from roadseg_serve.models import artefact; print(artefact.read(artefact.resolve(sys.argv[1])).folder)"
     return subprocess.Popen(
         [sys.executable, "-c", code, uri], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
     )

@@ -10,14 +10,14 @@ import torch
 from PIL import Image, ImageDraw
 
 from roadseg_train.config import TrainConfig
-from roadseg_train.dataset import Frame, find_frames
-from roadseg_train.evaluate import Evaluation, evaluate_frames
-from roadseg_train.half import halve
-from roadseg_train.leak import Leak
-from roadseg_train.model import RoadProgram, UNet
-from roadseg_train.run import Member
-from roadseg_train.split import select
-from roadseg_train.storage import Place, at
+from roadseg_train.data.dataset import Frame, find_frames
+from roadseg_train.data.split import select
+from roadseg_train.evaluate.evaluate import Evaluation, evaluate_frames
+from roadseg_train.evaluate.leak import Leak
+from roadseg_train.fit.run import Member
+from roadseg_train.network.half import halve
+from roadseg_train.network.model import RoadProgram, UNet
+from roadseg_train.storage.storage import Place, at
 from tests.seaweed import BUCKET
 
 WIDTH, HEIGHT = 64, 48

@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from roadseg_train.cli import parse_workers
-from roadseg_train.storage import Place, at
+from roadseg_train.storage.storage import Place, at
 from tests.seaweed import BUCKET, Seaweed
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from roadseg_train.dataset import NOT_ROAD, ROAD, VOID
+from roadseg_train.data.dataset import NOT_ROAD, ROAD, VOID
 from roadseg_train.metrics import (
     Histogram,
     KittiScores,

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from docs.scenes import Scene, draw
-from roadseg_serve.artefact import BUNDLED
+from roadseg_serve.models.artefact import BUNDLED
 from tests.server import Server, StartServer
 from tests.web.browser import PROGRAMS, Browser, browse, find_program
 

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from roadseg_train.config import DEFAULT_THRESHOLD, PRESETS, override
+from roadseg_train.data.split import SPLITS, other_side
 from roadseg_train.errors import RoadsegTrainError
-from roadseg_train.progress import SUMMARY
-from roadseg_train.split import SPLITS, other_side
-from roadseg_train.views import Views
+from roadseg_train.fit.progress import SUMMARY
+from roadseg_train.network.views import Views
 
 if TYPE_CHECKING:
-    from roadseg_train.evaluate import Evaluation
+    from roadseg_train.evaluate.evaluate import Evaluation
 
 PLACE = ", a folder or s3://bucket/name"
 RUNS_HELP = f"The run of fit{PLACE}; repeated, the mean of several runs' networks."
@@ -79,19 +79,19 @@ def fit(
     """
     if preset not in PRESETS:
         raise typer.BadParameter(f"choose one of {', '.join(PRESETS)}", param_hint="--preset")
-    from roadseg_train.storage import reach  # noqa: PLC0415  # libraries take seconds to import
+    from roadseg_train.storage.storage import reach  # noqa: PLC0415  # libraries take seconds to import
 
     place, uris = reach(run), [reach(folder).uri for folder in data]
-    from roadseg_train.check import check_data  # noqa: PLC0415
-    from roadseg_train.plan import WorkerPlan, default_loaders  # noqa: PLC0415
-    from roadseg_train.run import RunRecord, fetch, open_run  # noqa: PLC0415
-    from roadseg_train.stop import StopSignals  # noqa: PLC0415
+    from roadseg_train.data.check import check_data  # noqa: PLC0415
+    from roadseg_train.fit.plan import WorkerPlan, default_loaders  # noqa: PLC0415
+    from roadseg_train.fit.run import RunRecord, fetch, open_run  # noqa: PLC0415
+    from roadseg_train.fit.stop import StopSignals  # noqa: PLC0415
 
     num_workers = parse_workers(workers)
     if num_workers == 0:
-        from roadseg_train.here import train_here as train  # noqa: PLC0415
+        from roadseg_train.fit.here import train_here as train  # noqa: PLC0415
     else:
-        from roadseg_train.workers import train_on_ray as train  # noqa: PLC0415
+        from roadseg_train.fit.workers import train_on_ray as train  # noqa: PLC0415
     flags = {
         "seed": seed,
         "num_steps": steps,
@@ -175,18 +175,18 @@ def evaluate(
 
     report.html and metrics.json are written into the first run.
     """
-    from roadseg_train.folder import temporary_folder  # noqa: PLC0415  # libraries take seconds to import
-    from roadseg_train.storage import at, reach  # noqa: PLC0415  # libraries take seconds to import
+    from roadseg_train.storage.folder import temporary_folder  # noqa: PLC0415  # libraries take seconds to import
+    from roadseg_train.storage.storage import at, reach  # noqa: PLC0415  # libraries take seconds to import
 
     views = parse_views(mirror, scales)
     places, uris = [reach(one) for one in run], [reach(folder).uri for folder in data or []]
-    from roadseg_train.cases import show_cases  # noqa: PLC0415
-    from roadseg_train.check import check_data, check_pictures  # noqa: PLC0415
-    from roadseg_train.evaluate import evaluate_frames, read_leaky_iou  # noqa: PLC0415
-    from roadseg_train.leak import measure_leak  # noqa: PLC0415
-    from roadseg_train.report import render_report  # noqa: PLC0415
-    from roadseg_train.run import fetch, load_runs  # noqa: PLC0415
-    from roadseg_train.submission import find_test_pictures, write_submission  # noqa: PLC0415
+    from roadseg_train.data.check import check_data, check_pictures  # noqa: PLC0415
+    from roadseg_train.evaluate.cases import show_cases  # noqa: PLC0415
+    from roadseg_train.evaluate.evaluate import evaluate_frames, read_leaky_iou  # noqa: PLC0415
+    from roadseg_train.evaluate.leak import measure_leak  # noqa: PLC0415
+    from roadseg_train.evaluate.report import render_report  # noqa: PLC0415
+    from roadseg_train.evaluate.submission import find_test_pictures, write_submission  # noqa: PLC0415
+    from roadseg_train.fit.run import fetch, load_runs  # noqa: PLC0415
 
     loaded = load_runs(places, views=views)
     record, members, program = loaded.record, loaded.members, loaded.program
@@ -246,18 +246,18 @@ def publish(
     ] = False,
 ) -> None:
     """Export the newest checkpoint of a run, or the mean of several, as an artefact for `roadseg-serve run --model`."""
-    from roadseg_train.storage import reach  # noqa: PLC0415  # libraries take seconds to import
+    from roadseg_train.storage.storage import reach  # noqa: PLC0415  # libraries take seconds to import
 
     views = parse_views(mirror, scales)
     places, models, metrics = [reach(one) for one in run], reach(store), reach(evaluation)
-    from roadseg_train import artefact  # noqa: PLC0415
-    from roadseg_train.evaluate import read_evaluation  # noqa: PLC0415
-    from roadseg_train.run import load_runs  # noqa: PLC0415
+    from roadseg_train.evaluate.evaluate import read_evaluation  # noqa: PLC0415
+    from roadseg_train.fit.run import load_runs  # noqa: PLC0415
+    from roadseg_train.publish import artefact  # noqa: PLC0415
 
     loaded = load_runs(places, views=views)
     int8_frames = None
     if int8:
-        from roadseg_train.quantise import choose_frames  # noqa: PLC0415
+        from roadseg_train.publish.quantise import choose_frames  # noqa: PLC0415
 
         int8_frames = choose_frames(loaded.record)
     published = artefact.publish(

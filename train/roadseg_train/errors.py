@@ -10,7 +10,7 @@ RoadsegTrainError
 
 from collections.abc import Sequence
 
-from roadseg_train.faults import Fault, describe
+from roadseg_train.data.faults import Fault, describe
 
 
 class RoadsegTrainError(Exception):

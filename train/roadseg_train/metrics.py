@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from roadseg_train.dataset import NOT_ROAD, ROAD, UInt8Array
+from roadseg_train.data.dataset import NOT_ROAD, ROAD, UInt8Array
 
 NUM_LEVELS = 256
 

@@ -26,7 +26,7 @@ applications:
 
 {{- define "roadseg.serveEnv" -}}
 # Ray's request ids are ours, and X-Forwarded-For is ours to judge: docs/security.md.
-- {name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, value: "roadseg_serve.request_id:around_ray"}
+- {name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, value: "roadseg_serve.http.request_id:around_ray"}
 - {name: FORWARDED_ALLOW_IPS}  # empty: whose word is taken is said in app.gate.trusted_proxies
 - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ .Values.serve.drainSeconds | quote }}}
 {{- if eq .Values.serve.dataPlane "haproxy" }}
@@ -40,7 +40,7 @@ applications:
 {{- with .Values.tracing }}
 {{- if .endpoint }}
 # Whether a request is traced is decided by our code, with OpenTelemetry's own variables: docs/observe.md.
-- {name: RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH, value: "roadseg_serve.trace:otlp_exporter"}
+- {name: RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH, value: "roadseg_serve.observe.trace:otlp_exporter"}
 - {name: RAY_SERVE_TRACING_SAMPLING_RATIO, value: "0"}
 - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .endpoint | quote }}}
 - {name: OTEL_SERVICE_NAME, value: {{ include "roadseg.fullname" $ | quote }}}

@@ -1,0 +1,1 @@
+"""What computes road probability from a batch: OpenVINO, ONNX Runtime, torch."""

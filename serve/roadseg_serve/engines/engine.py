@@ -1,0 +1,159 @@
+"""Engines: what computes road probability from a batch of pictures, and which of them a replica gets.
+
+Axes: B batch, H height, W width, C channel (R, G, B). Probability is uint8: 0 is surely not road, 255 surely road.
+"""
+
+import importlib.util
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from roadseg_serve.errors import StartError
+from roadseg_serve.messages import Bytes
+from roadseg_serve.models.artefact import Artefact
+from roadseg_serve.models.manifest import INT8_FILE, ONNX_FILE, TORCH_FILE, SizeRule
+
+EngineName = Literal["openvino", "openvino-int8", "onnxruntime", "torch"]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an engine cannot do without.
+
+    Attributes:
+        library: to be installed.
+        program: the one file of a model version that it loads.
+    """
+
+    library: str
+    program: str
+
+
+NEEDS: dict[EngineName, Needs] = {
+    "openvino": Needs("openvino", ONNX_FILE),
+    "openvino-int8": Needs("openvino", INT8_FILE),
+    "onnxruntime": Needs("onnxruntime", ONNX_FILE),
+    "torch": Needs("torch", TORCH_FILE),
+}
+# How a person gets each library.
+INSTALL = {
+    "openvino": "pip install 'roadseg[serve]'",
+    "onnxruntime": "pip install onnxruntime",
+    "torch": "pip install torch",
+}
+
+
+class Engine(Protocol):
+    """The program of an artefact, ready to compute; it does one call at a time, from any thread."""
+
+    def predict(self, image_BHWC: Bytes) -> Bytes:
+        """Road probability of a batch.
+
+        Args:
+            image_BHWC: RGB, uint8 in [0, 255]; sides are multiples of the size rule's `multiple_px`.
+
+        Returns:
+            prob_BHW, uint8 in [0, 255]; no later call changes it.
+        """
+
+
+def create_engine(
+    name: EngineName | Literal["auto"], version: Artefact, *, num_threads: int, gpu: bool = False
+) -> Engine:
+    """Load the program of a model version.
+
+    Args:
+        name: the engine, or `auto` for the best that is there; one that is named is never replaced by another.
+        version: the model version.
+        num_threads: CPU threads of one call.
+        gpu: whether this process has a GPU to itself, or a share of one.
+
+    Raises:
+        ArtefactError: the version has no program for the engine, or one that cannot be loaded.
+        StartError: the engine's library is not installed, or finds no GPU where there should be one.
+    """
+    libraries = installed()
+    if name == "auto":
+        name = choose(libraries, gpu=gpu)
+    needs = NEEDS[name]
+    if needs.library not in libraries:
+        raise StartError(
+            f"the engine {name} needs {needs.library}, which is not installed; {INSTALL[needs.library]}, or choose "
+            "another engine"
+        )
+    path = version.path_of(needs.program)
+    # Each is loaded where it is used only: together they are a gigabyte.
+    if needs.library == "torch":
+        from roadseg_serve.engines.torch_engine import TorchEngine  # noqa: PLC0415
+
+        return TorchEngine(path, num_threads=num_threads, gpu=gpu)
+    if needs.library == "onnxruntime":
+        from roadseg_serve.engines.onnxruntime_engine import OnnxRuntimeEngine  # noqa: PLC0415
+
+        return OnnxRuntimeEngine(path, num_threads=num_threads)
+    from roadseg_serve.engines.openvino_engine import OpenVinoEngine  # noqa: PLC0415
+
+    return OpenVinoEngine(path, num_threads=num_threads)
+
+
+def program_of(name: EngineName | Literal["auto"], *, gpu: bool) -> str:
+    """The one file of a model version that an engine loads; whatever `auto` means on a CPU, it is the same."""
+    if name == "auto":
+        name = "torch" if gpu else "openvino"
+    return NEEDS[name].program
+
+
+def installed() -> set[str]:
+    """Which of the engines' libraries are here; none is loaded."""
+    return {needs.library for needs in NEEDS.values() if importlib.util.find_spec(needs.library)}
+
+
+def choose(libraries: Collection[str], *, gpu: bool) -> EngineName:
+    """The engine that `auto` means: on a GPU torch, whose absence is a fault, as the GPU would lie idle.
+
+    Args:
+        libraries: what is installed.
+        gpu: whether this process has one.
+
+    Raises:
+        StartError: nothing that it could mean on the CPU is installed.
+    """
+    if gpu:
+        return "torch"
+    # ONNX Runtime computes the same, more slowly.
+    if "openvino" in libraries:
+        return "openvino"
+    if "onnxruntime" in libraries:
+        return "onnxruntime"
+    raise StartError(f"no engine is installed; {INSTALL['openvino']}")
+
+
+def predict_all(engine: Engine, images_HWC: Sequence[Bytes]) -> list[Bytes]:
+    """Predict pictures of any sizes, those of equal shape in one batch.
+
+    Args:
+        engine: computes one batch.
+        images_HWC: RGB, uint8 in [0, 255], each of its own H and W.
+
+    Returns:
+        prob_HW for each picture, in the given order, uint8 in [0, 255].
+    """
+    places: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for place, image_HWC in enumerate(images_HWC):
+        places[image_HWC.shape].append(place)
+    prob_by_place: dict[int, Bytes] = {}
+    for same_shape in places.values():
+        prob_BHW = engine.predict(np.stack([images_HWC[place] for place in same_shape]))
+        prob_by_place.update(zip(same_shape, prob_BHW, strict=True))
+    return [prob_by_place[place] for place in range(len(images_HWC))]
+
+
+def warm_up(engine: Engine, size_rule: SizeRule, batch_sizes: Collection[int] = (1,)) -> None:
+    """Predict at the size of a 4:3 frame, once for each batch size, so that no user waits for the preparations."""
+    long_side_px = min(size_rule.short_side_px * 4 // 3, size_rule.max_long_side_px)
+    height, width = (side_px + -side_px % size_rule.multiple_px for side_px in (size_rule.short_side_px, long_side_px))
+    for batch_size in batch_sizes:
+        engine.predict(np.zeros((batch_size, height, width, 3), np.uint8))

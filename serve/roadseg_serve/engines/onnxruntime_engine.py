@@ -1,0 +1,35 @@
+"""The engine ONNX Runtime, float32 on the CPU."""
+
+from pathlib import Path
+
+import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf
+
+from roadseg_serve.engines.batch import quantise
+from roadseg_serve.errors import ArtefactError
+from roadseg_serve.messages import Bytes
+
+
+class OnnxRuntimeEngine:
+    """An ONNX program in ONNX Runtime.
+
+    Args:
+        onnx_path: the artefact's `model.onnx`.
+        num_threads: CPU threads of one call.
+
+    Raises:
+        ArtefactError: the program cannot be loaded.
+    """
+
+    def __init__(self, onnx_path: Path, *, num_threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        try:
+            self._session = onnxruntime.InferenceSession(onnx_path, options, providers=["CPUExecutionProvider"])
+        except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf) as error:
+            raise ArtefactError(f"ONNX Runtime cannot load {onnx_path}; publish the model again") from error
+
+    def predict(self, image_BHWC: Bytes) -> Bytes:
+        """See `Engine`."""
+        (prob_BHW,) = self._session.run(["prob"], {"image": image_BHWC})
+        return quantise(prob_BHW)

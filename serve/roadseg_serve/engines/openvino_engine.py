@@ -1,0 +1,38 @@
+"""The engine OpenVINO, on the CPU: float32, and int8 where the program was published as int8."""
+
+from pathlib import Path
+
+import openvino
+
+from roadseg_serve.engines.batch import quantise
+from roadseg_serve.errors import ArtefactError
+from roadseg_serve.messages import Bytes
+
+
+class OpenVinoEngine:
+    """An ONNX program in OpenVINO.
+
+    Args:
+        onnx_path: the artefact's `model.onnx` or `model.int8.onnx`.
+        num_threads: CPU threads of one call.
+
+    Raises:
+        ArtefactError: the program cannot be loaded.
+    """
+
+    def __init__(self, onnx_path: Path, *, num_threads: int) -> None:
+        settings = {
+            "INFERENCE_NUM_THREADS": num_threads,
+            "INFERENCE_PRECISION_HINT": "f32",  # of what is not int8: no half precision where a CPU has it
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        try:
+            program = openvino.Core().compile_model(onnx_path, "CPU", settings)
+        except RuntimeError as error:
+            raise ArtefactError(f"OpenVINO cannot load {onnx_path}; publish the model again") from error
+        self._request = program.create_infer_request()
+
+    def predict(self, image_BHWC: Bytes) -> Bytes:
+        """See `Engine`."""
+        self._request.infer([image_BHWC], share_inputs=True)
+        return quantise(self._request.get_output_tensor().data)

@@ -1,0 +1,156 @@
+"""The engine PyTorch: bfloat16 on a GPU, one CUDA graph for each shape; plain float32 on the CPU."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch  # noqa: TID251  # the one engine that needs it, and loaded for no other
+from torch import Tensor  # noqa: TID251
+from torch.export import ExportedProgram  # noqa: TID251
+from torch.export.passes import move_to_device_pass  # noqa: TID251
+
+from roadseg_serve.engines.batch import bucket
+from roadseg_serve.errors import ArtefactError, StartError
+from roadseg_serve.messages import Bytes
+
+# A graph keeps its own input and output on the GPU, so the shapes that were used least recently make room.
+MAX_GRAPHS = 64
+# PyTorch's own advice for what is to be captured: the first calls compile, choose kernels and take memory.
+NUM_CALLS_BEFORE_CAPTURE = 3
+
+
+class Compute(Protocol):
+    """image_BHWC to prob_BHW, both uint8 and on the CPU."""
+
+    def __call__(self, image_BHWC: Tensor) -> Tensor:
+        """Compute one batch."""
+
+
+class TorchEngine:
+    """The artefact's torch.export program.
+
+    Args:
+        torch_path: the artefact's `model.pt2`.
+        num_threads: CPU threads of one call.
+        gpu: compute on the GPU that this process has, else on the CPU.
+
+    Raises:
+        ArtefactError: the program cannot be loaded.
+        StartError: there should be a GPU and there is none.
+    """
+
+    def __init__(self, torch_path: Path, *, num_threads: int, gpu: bool) -> None:
+        if gpu and not torch.cuda.is_available():
+            raise StartError(
+                "the engine torch has a GPU set aside, but PyTorch finds none; install the driver and the CUDA build "
+                "of torch, or set num_gpus to 0 to compute on the CPU"
+            )
+        self._num_threads = num_threads
+        try:
+            exported = torch.export.load(torch_path)
+        except Exception as error:  # whatever unpacking says about these bytes, the bytes are the cause
+            raise ArtefactError(f"PyTorch cannot load {torch_path}; publish the model again") from error
+        if gpu:
+            exported = without_checks(move_to_device_pass(exported, "cuda"))
+        # Unguarded: the guards only say that no side of a feature map may be 1; see docs/artefact.md.
+        program = exported.module(check_guards=False)
+        self._compute: Compute = GraphedProgram(program) if gpu else PlainProgram(program)
+
+    @torch.inference_mode()
+    def predict(self, image_BHWC: Bytes) -> Bytes:
+        """See `Engine`."""
+        torch.set_num_threads(self._num_threads)  # here, as PyTorch keeps one number for all engines of a process
+        prob_BHW: Bytes = self._compute(torch.from_numpy(image_BHWC)).numpy()
+        return prob_BHW
+
+
+def without_checks(exported: ExportedProgram) -> ExportedProgram:
+    """The program without its checks of type and device, in place.
+
+    The exporter puts one before each cast, of the float32 on the CPU that it saw; bfloat16 and a GPU would be refused.
+    """
+    for node in list(exported.graph.nodes):
+        if node.target == torch.ops.aten._assert_tensor_metadata.default:
+            exported.graph.erase_node(node)
+    return exported
+
+
+def quantise(prob: Tensor) -> Tensor:
+    """`engine.quantise` where the tensor is; bfloat16 probability is widened first."""
+    return torch.floor(prob.float() * 255 + 0.5).to(torch.uint8)
+
+
+class PlainProgram:
+    """The program operator by operator, on the CPU."""
+
+    def __init__(self, program: torch.nn.Module) -> None:
+        self._program = program
+
+    def __call__(self, image_BHWC: Tensor) -> Tensor:
+        """Compute one batch."""
+        return quantise(self._program(image_BHWC))
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A CUDA graph between two fixed places on the GPU.
+
+    Attributes:
+        graph: computes `prob_BHW` from `image_BHWC` when it is replayed.
+        image_BHWC: uint8, to be written before.
+        prob_BHW: uint8, to be read after.
+    """
+
+    graph: torch.cuda.CUDAGraph
+    image_BHWC: Tensor
+    prob_BHW: Tensor
+
+
+class GraphedProgram:
+    """The program compiled once for all shapes, and captured as a CUDA graph for each shape that comes.
+
+    A batch is computed at its bucket's size; what the places beyond it hold from before is computed and dropped. The
+    channels of BHWC pictures come last in memory, so all that follows does its convolutions in that layout.
+
+    Args:
+        program: on the GPU.
+    """
+
+    def __init__(self, program: torch.nn.Module) -> None:
+        # Not torch.compile's own CUDA graphs: those belong to one thread, and batches come from several.
+        self._program = torch.compile(program.to(memory_format=torch.channels_last), dynamic=True)
+        self._memory = torch.cuda.graph_pool_handle()  # one for all graphs: they never run at the same time
+        self._captured: OrderedDict[tuple[int, ...], Captured] = OrderedDict()
+
+    def __call__(self, image_BHWC: Tensor) -> Tensor:
+        """Compute one batch."""
+        num_images, *sides = image_BHWC.shape
+        shape = (bucket(num_images), *sides)
+        if shape not in self._captured:
+            self._captured[shape] = self._capture(shape)
+        self._captured.move_to_end(shape)
+        if len(self._captured) > MAX_GRAPHS:
+            self._captured.popitem(last=False)
+        captured = self._captured[shape]
+        captured.image_BHWC[:num_images].copy_(image_BHWC)
+        captured.graph.replay()
+        return captured.prob_BHW[:num_images].cpu()  # waits until it is there
+
+    def _compute(self, image_BHWC: Tensor) -> Tensor:
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            prob_BHW: Tensor = self._program(image_BHWC)
+        return quantise(prob_BHW)
+
+    def _capture(self, shape: tuple[int, ...]) -> Captured:
+        image_BHWC = torch.zeros(shape, dtype=torch.uint8, device="cuda")
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(NUM_CALLS_BEFORE_CAPTURE):
+                self._compute(image_BHWC)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._memory):
+            prob_BHW = self._compute(image_BHWC)
+        return Captured(graph, image_BHWC, prob_BHW)

@@ -1,0 +1,1 @@
+"""The stages put together: across replicas, in one process, and on this machine."""

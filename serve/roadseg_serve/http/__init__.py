@@ -1,0 +1,1 @@
+"""The HTTP contract: routes, errors as problem+json, and what every request passes first."""

@@ -1,0 +1,261 @@
+"""Frames in, masks out, over a WebSocket: the newest frame wins, and nothing ever queues. Contract: docs/stream.md.
+
+What lies between the client and this process may hold any number of messages without telling: Ray Serve's proxy reads
+ahead as fast as a client sends, and takes whatever is sent to one that does not read. So nothing here relies on
+`receive` or `send` to wait. Every frame is received, and dropped for a newer one; and a client says `next` when it has
+read an answer, without which it gets no more than `MAX_UNREAD`.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from starlette.types import Message, Receive, Send
+from starlette.websockets import WebSocketDisconnect
+
+from roadseg_serve.errors import RequestError, problem_body, problem_of
+from roadseg_serve.messages import Answer, Wish
+from roadseg_serve.observe import trace
+from roadseg_serve.stages.findings import complete
+
+Segment = Callable[[bytes, Wish], Awaitable[Answer]]
+Problem = dict[str, Any]  # RFC 9457
+Work = Callable[[bytes], Coroutine[None, None, Answer | Problem]]
+
+# Two, so that one frame is decoded while the model works on the other; more would only grow older on the way.
+MAX_IN_FLIGHT = 2
+# Answers on their way, or not read yet: enough for a network of a tenth of a second.
+MAX_UNREAD = 4
+NEXT = "next"
+SUBPROTOCOL = "roadseg"
+# Half of a gigabit line. Only a neighbour can send several times as much, which would be read ahead, and pile up.
+MAX_BYTES_PER_S = 64_000_000
+IDLE_TIMEOUT_S = 60.0
+
+# Close codes: those from 4000 on are ours, after the HTTP status that says the same.
+GOING_AWAY, PROTOCOL_ERROR, WRONG_KIND, REFUSED, TOO_BIG, FAULT, TRY_LATER = 1001, 1002, 1003, 1008, 1009, 1011, 1013
+IDLE = 4408
+
+# What a send ends in where the client is gone, or does not read for so long that it might as well be.
+GONE = (OSError, TimeoutError, WebSocketDisconnect)
+
+
+class _End(Exception):  # noqa: N818 it is no error
+    """The conversation ends; `code` is None where the client has ended it."""
+
+    def __init__(self, code: int | None, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code, self.reason = code, reason
+
+
+class Streams:
+    """All conversations of one process.
+
+    Args:
+        segment: a frame's bytes and the wish to the answer; raises RequestError.
+        max_frame_bytes: of one frame; a longer one ends the conversation.
+        max_streams: at once; one more is asked to try again later.
+        note_refusal: hears of every frame that is refused.
+        idle_timeout_s: how long a client may neither send a frame nor make room for an answer.
+    """
+
+    def __init__(
+        self,
+        segment: Segment,
+        *,
+        max_frame_bytes: int,
+        max_streams: int,
+        note_refusal: Callable[[RequestError], None],
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
+    ) -> None:
+        self._segment = segment
+        self._max_frame_bytes = max_frame_bytes
+        self._max_streams = max_streams
+        self._note_refusal = note_refusal
+        self._idle_timeout_s = idle_timeout_s
+        self._num_streams = 0
+        self._stopped = asyncio.Event()
+
+    def stop(self) -> None:
+        """End all conversations, and every later one at once."""
+        self._stopped.set()
+
+    async def converse(
+        self, receive: Receive, send: Send, wish: Wish, request_id: str, subprotocols: Sequence[str] = ()
+    ) -> None:
+        """One conversation, from the handshake to the close.
+
+        Args:
+            receive: ASGI, of a WebSocket.
+            send: ASGI, of the same.
+            wish: for all its frames.
+            request_id: under which the log has it.
+            subprotocols: offered by the client.
+        """
+        await receive()  # websocket.connect
+        # A browser that offers subprotocols gives up where none is chosen, and the one that holds its key is none.
+        subprotocol = SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
+        # Accepted even where it ends at once: a browser shows its script the code of a close, not that of a refusal.
+        await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
+        self._num_streams += 1
+        try:
+            if self._num_streams > self._max_streams:
+                end = _End(TRY_LATER, f"{self._max_streams} streams are open; try again later")
+            else:
+                work = partial(self._attempt, wish=wish, request_id=request_id)
+                conversation = _Conversation(receive, send, work, self._max_frame_bytes, self._idle_timeout_s)
+                end = await conversation.hold(self._stopped)
+            await self._close(send, end)
+        except Exception:
+            await self._close(send, _End(FAULT, "a fault of the server; its log has the details"))
+            raise
+        finally:
+            self._num_streams -= 1
+
+    async def _close(self, send: Send, end: _End) -> None:
+        if end.code is not None:
+            message = {"type": "websocket.close", "code": end.code, "reason": end.reason}
+            with suppress(*GONE):
+                # Not asyncio.timeout: before Python 3.11.3 it takes the end of the task group for a cancellation.
+                await asyncio.wait_for(send(message), self._idle_timeout_s)
+
+    async def _attempt(self, data: bytes, wish: Wish, request_id: str) -> Answer | Problem:
+        try:
+            with trace.begin("WS /stream frame", {"roadseg.request_id": request_id}):
+                return complete(await self._segment(data, wish), request_id)
+        except RequestError as error:
+            # Ray hands on an error of another process with the error itself as `cause`.
+            refusal = getattr(error, "cause", error)
+            assert isinstance(refusal, RequestError)
+            self._note_refusal(refusal)
+            return problem_body(problem_of(refusal), str(refusal), request_id)
+
+
+class _Conversation:
+    """One client. Four tasks: one receives, one takes the newest frame, one answers, one waits for the stop."""
+
+    def __init__(self, receive: Receive, send: Send, work: Work, max_frame_bytes: int, idle_timeout_s: float) -> None:
+        self._receive = receive
+        self._send = send
+        self._work = work
+        self._max_frame_bytes = max_frame_bytes
+        self._idle_timeout_s = idle_timeout_s
+        self._num_frames = 0
+        self._newest = b""
+        self._is_waiting = asyncio.Event()
+        self._may_work = asyncio.Semaphore(MAX_IN_FLIGHT)
+        self._may_answer = asyncio.Semaphore(MAX_UNREAD)
+        self._num_unread = 0
+        self._allowance_bytes = float(MAX_BYTES_PER_S)  # what may come within no time
+        self._last_frame_s = asyncio.get_running_loop().time()
+        # Number of the frame, how many were skipped before it, and the work on it; as long as the semaphores allow.
+        self._taken: asyncio.Queue[tuple[int, int, asyncio.Task[Answer | Problem]]] = asyncio.Queue()
+
+    async def hold(self, stopped: asyncio.Event) -> _End:
+        """Speak until one side ends it; all work that is under way then is cancelled.
+
+        Raises:
+            ExceptionGroup: with whatever `work` raised.
+        """
+        end: BaseException | None = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._receive_all())
+                tasks.create_task(self._take_newest(tasks))
+                tasks.create_task(self._answer_in_order())
+                tasks.create_task(_stop(stopped))
+        except* _End as ends:
+            end = ends.exceptions[0]
+        assert isinstance(end, _End)
+        return end
+
+    async def _receive_all(self) -> None:
+        while True:
+            message = await self._receive()
+            if message["type"] == "websocket.disconnect":
+                raise _End(None)
+            data, text = message.get("bytes"), message.get("text")
+            if data is not None:
+                self._keep(data)
+            elif text == NEXT:
+                self._note_read()
+            else:
+                raise _End(WRONG_KIND, f"send a picture as a binary message, or the text '{NEXT}'")
+
+    def _keep(self, data: bytes) -> None:
+        """In place of the frame that waited, if one did."""
+        if len(data) > self._max_frame_bytes:
+            raise _End(TOO_BIG, f"a frame may have {self._max_frame_bytes / 1e6:g} MB; scale or compress it more")
+        now_s = asyncio.get_running_loop().time()
+        self._allowance_bytes += (now_s - self._last_frame_s) * MAX_BYTES_PER_S
+        self._allowance_bytes = min(self._allowance_bytes, MAX_BYTES_PER_S) - len(data)
+        self._last_frame_s = now_s
+        if self._allowance_bytes < 0:
+            raise _End(REFUSED, f"over {MAX_BYTES_PER_S / 1e6:g} MB/s; send as fast as the camera takes pictures")
+        self._newest = data
+        self._num_frames += 1
+        self._is_waiting.set()
+
+    def _note_read(self) -> None:
+        if self._num_unread == 0:
+            raise _End(PROTOCOL_ERROR, f"say '{NEXT}' once for each answer, after it has come")
+        self._num_unread -= 1
+        self._may_answer.release()
+
+    async def _take_newest(self, tasks: asyncio.TaskGroup) -> None:
+        last = -1
+        while True:
+            await self._may_work.acquire()
+            try:
+                async with asyncio.timeout(self._idle_timeout_s):
+                    await self._may_answer.acquire()
+                    await self._is_waiting.wait()
+            except TimeoutError:
+                hint = f"send frames, and '{NEXT}' after each answer"
+                raise _End(IDLE, f"nothing to do for {self._idle_timeout_s:g} s; {hint}") from None
+            self._is_waiting.clear()
+            number = self._num_frames - 1
+            work = tasks.create_task(self._work(self._newest))
+            self._taken.put_nowait((number, number - last - 1, work))
+            last = number
+
+    async def _answer_in_order(self) -> None:
+        while True:
+            number, num_skipped, work = await self._taken.get()
+            outcome = await work
+            self._num_unread += 1
+            header = {"frame": number, "skipped": num_skipped}
+            if isinstance(outcome, Answer):
+                await self._send_text(header | _describe(outcome))
+                await self._deliver({"type": "websocket.send", "bytes": outcome.body})
+            else:
+                await self._send_text(header | {"problem": outcome})
+            self._may_work.release()
+
+    async def _send_text(self, header: dict[str, object]) -> None:
+        await self._deliver({"type": "websocket.send", "text": json.dumps(header)})
+
+    async def _deliver(self, message: Message) -> None:
+        try:
+            async with asyncio.timeout(self._idle_timeout_s):
+                await self._send(message)
+        except GONE:
+            raise _End(None) from None
+
+
+async def _stop(stopped: asyncio.Event) -> None:
+    await stopped.wait()
+    raise _End(GOING_AWAY, "the server stops; connect again")
+
+
+def _describe(answer: Answer) -> dict[str, object]:
+    """What the text before a mask says of it."""
+    return {
+        "media_type": answer.media_type,
+        "model": {"name": answer.model.name, "version": answer.model.version},
+        "road_share": answer.road_share,
+        "timings_ms": {step: round(1000 * time_s, 1) for step, time_s in answer.times_s.items()},
+    }

@@ -1,0 +1,1 @@
+"""Published models: the artefact as it is read, verified, fetched and cached."""

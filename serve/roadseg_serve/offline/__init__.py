@@ -1,0 +1,1 @@
+"""Masks without a server: `roadseg-serve segment`."""

@@ -1,0 +1,35 @@
+"""The port of a server on this machine."""
+
+import socket
+
+import pytest
+
+from roadseg_serve.errors import PortInUseError
+from roadseg_serve.graph.local import check_port, is_held
+
+HOST = "127.0.0.1"
+
+
+def test_a_port_that_another_program_listens_on_is_refused() -> None:
+    with socket.create_server((HOST, 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(PortInUseError, match="in use by another program"):
+            check_port(HOST, port)
+        assert is_held(HOST, port)
+    check_port(HOST, port)
+    assert not is_held(HOST, port)
+
+
+@pytest.mark.parametrize("reuse", [0, 1])  # Ray Serve's replicas listen without
+def test_a_port_is_held_after_connections_that_the_server_closed_first(reuse: int) -> None:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
+        listener.bind((HOST, 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with socket.create_connection((HOST, port)) as client:
+            connection, _ = listener.accept()
+            connection.close()
+            assert client.recv(1) == b""
+    assert is_held(HOST, port)
+    check_port(HOST, port)  # nobody listens there

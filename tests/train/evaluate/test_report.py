@@ -1,0 +1,164 @@
+"""The page itself: whole, by itself, and true to metrics.json, in usual and in odd cases."""
+
+import base64
+import io
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from roadseg_train.config import TrainConfig
+from roadseg_train.data.dataset import Frame
+from roadseg_train.evaluate.blocks import Interval, Intervals
+from roadseg_train.evaluate.cases import show_cases
+from roadseg_train.evaluate.evaluate import Evaluation
+from roadseg_train.evaluate.leak import Leak
+from roadseg_train.evaluate.report import encode_jpeg, render_report, shade
+from roadseg_train.evaluate.submission import SubmissionPictures
+from roadseg_train.fit.run import Member
+from roadseg_train.network.model import RoadProgram
+
+VOID_TAGS = {"meta", "img", "br"}
+Evaluate = Callable[..., Evaluation]
+
+
+class Page(HTMLParser):
+    """Text and links of a page; fails where a tag is left open or closed twice."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID_TAGS:
+            self.open.append(tag)
+        self.handle_startendtag(tag, attrs)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in {"script", "link", "iframe"}
+        self.links += [value or "" for name, value in attrs if name in {"src", "href", "xlink:href"}]
+        self.ids += [value or "" for name, value in attrs if name == "id" and tag == "svg"]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += f" {data}"  # cells of a table stand apart
+
+
+def read(html: str) -> Page:
+    page = Page(html)
+    page.text = " ".join(page.text.split())
+    return page
+
+
+def test_it_is_whole_and_needs_nothing_from_elsewhere(
+    program: RoadProgram, frames: list[Frame], evaluate: Evaluate
+) -> None:
+    evaluation = evaluate(num_robustness_frames=1, leak=Leak(copied_random=0.9, copied_blocks=0.8, network_random=0.95))
+    html = render_report(evaluation, show_cases(program, frames, evaluation), None)
+    page = read(html)
+    pictures = [link for link in page.links if link.startswith("data:image/jpeg;base64,")]
+    assert len(pictures) == 4 * 4
+    assert [link for link in page.links if link not in pictures and not link.startswith("#")] == []
+    assert re.findall(r"url\((?!#)|@import|@font-face", html) == []
+    assert len(page.ids) == len(set(page.ids)) == 4  # the four charts
+    for value in (evaluation.overall.road_iou, evaluation.overall.f1, evaluation.overall.max_f):
+        assert f"{value:.3f}" in page.text
+    for drive, scores in evaluation.by_drive.items():
+        assert f"{drive} 2 {scores.road_iou:.3f}" in page.text
+    assert "0.900" in page.text  # the leak in words
+    assert "Seen in training. " not in page.text
+    assert "A leaky split" not in page.text
+
+
+def test_intervals_are_shown_with_what_they_are_made_of(evaluate: Evaluate) -> None:
+    interval = Interval(low=0.123, high=0.456)
+    intervals = Intervals(
+        num_blocks=7, block_length_frames=10, num_resamples=1000, seed=0, road_iou=interval, f1=interval, max_f=interval
+    )
+    evaluation = evaluate()
+    detail = evaluation.overall_detail.model_copy(update={"intervals": intervals})
+    page = read(render_report(evaluation.model_copy(update={"overall_detail": detail}), [], None))
+    assert page.text.count("0.123 to 0.456") == 4  # three tiles and the row of all
+    assert "1,000 resamples of 7 blocks" in page.text
+    assert "With so few blocks" in page.text
+
+
+def test_scores_on_seen_pictures_are_told_loudly(evaluate: Evaluate) -> None:
+    assert "Seen in training. " in read(render_report(evaluate(fitted_on="train"), [], None)).text
+
+
+def test_several_networks_and_mirroring_are_told(evaluate: Evaluate, config: TrainConfig) -> None:
+    alone = read(render_report(evaluate(), [], None)).text
+    assert "Run runs/first , step 6 of 6 Fitted on" in alone
+    other = Member(run="runs/second", config=config.model_copy(update={"seed": 7}), step=5)
+    both = evaluate().model_copy(update={"others": [other], "mirror": True, "scales": (0.5, 1.5)})
+    page = read(render_report(both, [], None)).text
+    assert "step 6, averaged with 1 more, at scales 0.5 and 1.5, mirrored too" in page
+    assert "Runs runs/first , step 6 of 6; runs/second , step 5 of 6" in page
+    assert "the mean of 8: of each run's network, at scales 0.5 and 1.5, mirrored too" in page
+    assert "Configuration of runs/second preset test · seed 7" in page
+
+
+def test_a_drive_that_was_left_out_is_told(evaluate: Evaluate) -> None:
+    page = read(render_report(evaluate(split="drive:0006R0", fitted_on="without:0006R0"), [], None))
+    assert "drive:0006R0 : that drive alone: a street never seen" in page.text
+
+
+def test_a_random_split_is_told_loudly(evaluate: Evaluate) -> None:
+    leaky = evaluate(split="random-heldout", fitted_on="random-fit")
+    assert "A leaky split. " in read(render_report(leaky, [], None)).text
+
+
+@pytest.mark.parametrize("label", [0, 11])
+def test_a_split_without_road_or_without_any_label(
+    tmp_path: Path, program: RoadProgram, frames: list[Frame], evaluate: Evaluate, label: int
+) -> None:
+    Image.fromarray(np.full((48, 64), label, dtype=np.uint8)).save(tmp_path / "mask.png")
+    bare = [type(f)(**{**vars(f), "mask": tmp_path / "mask.png"}) for f in frames]
+    evaluation = evaluate(frames=bare, num_robustness_frames=1)
+    page = read(render_report(evaluation, show_cases(program, bare, evaluation), None))
+    assert "no road in the truth" in page.text
+
+
+def test_one_picture(program: RoadProgram, frames: list[Frame], evaluate: Evaluate) -> None:
+    evaluation = evaluate(frames=frames[:1], num_robustness_frames=16)
+    page = read(render_report(evaluation, show_cases(program, frames[:1], evaluation), None))
+    assert "1 picture ·" in page.text
+    assert "too few blocks for an interval" in page.text
+    assert "Not measured: with fewer than two blocks" in page.text
+
+
+def test_names_are_text_and_not_markup(evaluate: Evaluate) -> None:
+    evaluation = evaluate().model_copy(update={"run": "<b>runs/&first", "data": ["<script>"]})
+    assert "<b>runs/&first" in read(render_report(evaluation, [], None)).text
+
+
+def test_the_submission_says_what_the_server_wants_and_what_is_missing(evaluate: Evaluate) -> None:
+    pictures = SubmissionPictures({"um_road_000000.png": Path("x")}, ["missing are 95 of 96 um"])
+    page = read(render_report(evaluate(), [], pictures))
+    assert "transform2BEV.py" in page.text
+    assert "Not complete: missing are 95 of 96 um." in page.text
+
+
+def test_pictures_keep_their_shape_and_shrink_to_a_panel() -> None:
+    uri = encode_jpeg(np.full((375, 1242, 3), 99, dtype=np.uint8))
+    with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as picture:
+        assert picture.size == (560, 169)
+        assert np.asarray(picture).mean() == pytest.approx(99, abs=1)
+
+
+@pytest.mark.parametrize(("drop", "strength"), [(-0.1, "0%"), (0.0, "0%"), (0.25, "50%"), (0.9, "100%")])
+def test_shade(drop: float, strength: str) -> None:
+    assert shade(drop) == strength

@@ -1,0 +1,68 @@
+import time
+
+import pytest
+
+from roadseg_train.fit.progress import Clock, LineDisplay, Progress, Summary, Totals, duration
+
+
+def progress(step: int, *, heldout_iou: float | None = None) -> Progress:
+    return Progress(
+        step=step, num_steps=9, loss=0.25, heldout_iou=heldout_iou, images_per_s=12, wait_share=0.04, left_s=200
+    )
+
+
+def test_a_line_says_everything() -> None:
+    assert progress(3, heldout_iou=0.91).line() == (
+        "step 3/9: loss 0.2500, held-out IoU 0.9100, 12.0 images/s (4% waiting for data), 0:03:20 left"
+    )
+    assert "held-out" not in progress(3).line()
+
+
+def test_a_log_gets_the_first_line_and_the_last(capsys: pytest.CaptureFixture[str]) -> None:
+    display = LineDisplay()
+    for step in (1, 2, 3, 9):
+        display.show(progress(step))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["step 1/9", "step 9/9"]
+
+
+def test_the_clock_tells_waiting_from_computing() -> None:
+    totals = Totals(wait_s=100, compute_s=300)  # of an earlier start
+    clock = Clock(totals)
+    for _ in range(2):
+        with clock.wait():
+            time.sleep(0.01)
+        with clock.compute():
+            time.sleep(0.03)
+    with clock.checkpoint():
+        time.sleep(0.01)
+    wait_s, compute_s = totals.wait_s - 100, totals.compute_s - 300
+    assert wait_s >= 0.02
+    assert compute_s >= 0.06
+    assert totals.checkpoint_s >= 0.01
+    assert clock.step_s == pytest.approx((wait_s + compute_s) / 2)
+    assert clock.wait_share == pytest.approx(wait_s / (wait_s + compute_s))
+
+
+def test_the_best_scores_are_kept() -> None:
+    totals = Totals()
+    for step, iou in ((1, 0.5), (2, 0.9), (3, 0.7)):
+        totals.note_scores(step, {"road_iou": iou, "f1": 0.8, "max_f": 0.9})
+    again = Totals.model_validate(totals.model_dump())
+    assert (again.best_step, again.best_heldout["road_iou"], again.last_heldout["road_iou"]) == (2, 0.9, 0.7)
+
+
+def test_durations_are_read_at_a_glance() -> None:
+    assert duration(3 * 3600 + 25 * 60 + 4.6) == "3:25:05"
+
+
+def test_a_summary_without_scores_leaves_them_out() -> None:
+    summary = Summary.model_validate_json(
+        """{"stopped": true, "step": 3, "num_steps": 9, "num_images": 24, "duration_s": 61, "images_per_s": 0.4,
+        "data_wait_share": 0.04, "loss": null, "best_step": null, "best_heldout": {}, "last_heldout": {},
+        "num_workers": 2, "device": "cpu in float32"}"""
+    )
+    lines = summary.text(run="runs/first").splitlines()
+    assert lines[0] == "stopped at step 3 of 9, 24 pictures in 0:01:01"
+    assert lines[1] == "  speed      0.4 images/s, 4.0% of it waiting for data; workers: 2, cpu in float32"
+    assert len(lines) == 3

@@ -1,0 +1,81 @@
+from itertools import pairwise
+from pathlib import Path
+
+import onnx
+import pytest
+
+from roadseg_train.config import TrainConfig
+from roadseg_train.data.geometry import SizeRule
+from roadseg_train.fit.run import RunRecord
+from roadseg_train.network.half import halve
+from roadseg_train.network.model import RoadProgram, UNet
+from roadseg_train.network.views import Views
+from roadseg_train.publish.export import export_programs
+from roadseg_train.publish.quantise import INT8_FILE, Quantisation, choose_frames, float_convolutions, quantise_program
+
+QUANTISATION = Quantisation(
+    calibrated_on="fit",
+    num_calibration_images=32,
+    split="heldout",
+    seen_in_training=False,
+    num_images=73,
+    road_iou_float32=0.5,
+    road_iou_int8=0.5,
+    allowed_drop=0.25,
+)
+
+
+@pytest.mark.parametrize(
+    ("fitted_on", "chosen"),
+    [
+        ("fit", ("fit", "heldout", False)),
+        ("without:0006R0", ("without:0006R0", "drive:0006R0", False)),
+        ("trainval", ("fit", "heldout", True)),
+    ],
+)
+def test_frames_to_score_on_are_none_to_calibrate_with(
+    camvid: Path, config: TrainConfig, fitted_on: str, chosen: tuple[str, str, bool]
+) -> None:
+    frames = choose_frames(RunRecord.of(config=config, data=[str(camvid)], split=fitted_on))
+    assert (frames.calibrated_on, frames.split, frames.seen_in_training) == chosen
+    assert frames.calibration
+    assert frames.heldout
+    assert not {frame.identity for frame in frames.calibration} & {frame.identity for frame in frames.heldout}
+
+
+@pytest.mark.parametrize(("road_iou_int8", "offered"), [(0.6, True), (0.5, True), (0.25, True), (0.249, False)])
+def test_int8_is_offered_up_to_the_allowed_drop(road_iou_int8: float, offered: bool) -> None:
+    quantisation = QUANTISATION.model_copy(update={"road_iou_int8": road_iou_int8})
+    assert quantisation.is_offered == offered
+    assert ("left out" not in quantisation.text()) == offered
+
+
+def test_the_first_and_last_convolution_of_each_network_stay_float() -> None:
+    # Two networks beside each other: cast, then each conv, relu, conv, relu, conv, then their mean and its sigmoid.
+    nodes = [onnx.helper.make_node("Cast", ["image"], ["x"], "cast", to=1)]
+    for name in ("a", "b"):
+        values = ["x", *(f"{name}{place}" for place in range(5))]
+        for place, (before, after) in enumerate(pairwise(values)):
+            kind = "Relu" if place % 2 else "Conv"
+            weights = [] if kind == "Relu" else [f"{after}.weight"]
+            nodes.append(onnx.helper.make_node(kind, [before, *weights], [after], f"{name}{place}"))
+    nodes += [
+        onnx.helper.make_node("Mean", ["a4", "b4"], ["mean"], "mean"),
+        onnx.helper.make_node("Sigmoid", ["mean"], ["prob"], "sigmoid"),
+    ]
+    graph = onnx.helper.make_graph(nodes, "two", [], [])
+    assert set(float_convolutions(graph)) == {"a0", "b0", "a4", "b4"}
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_networks_of_any_widths_are_quantised(
+    tmp_path: Path, camvid: Path, config: TrainConfig, program: RoadProgram, several: bool
+) -> None:
+    if several:
+        networks = (*program.networks, halve(UNet((4, 12)).eval()))
+        program = RoadProgram(*networks, views=Views(mirror=True, scales=(0.5, 1.5))).eval()
+    export_programs(program, tmp_path, multiple_px=config.multiple_px)
+    frames = choose_frames(RunRecord.of(config=config, data=[str(camvid)], split="fit"))
+    quantisation = quantise_program(tmp_path, frames, rule=SizeRule.of(config), threshold=0.5)
+    assert (quantisation.num_calibration_images, quantisation.num_images) == (16, 4)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "model.pt2", INT8_FILE}

@@ -1,0 +1,88 @@
+"""Copies of what is on a real S3 server."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from roadseg_train.errors import StorageError
+from roadseg_train.storage.mirror import mirror
+from roadseg_train.storage.storage import Place, at
+from tests.seaweed import BUCKET, Seaweed
+
+
+@pytest.fixture
+def data(seaweed: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A dataset of three pictures and what else lies there; the cache is empty."""
+    monkeypatch.setenv("ROADSEG_CACHE", str(tmp_path / "cache"))
+    for name in ("train/a.png", "train/b.PNG", "trainannot/a.png", "train.zip", "README"):
+        seaweed.put(f"{tmp_path.name}/data/{name}", name.encode())
+    seaweed.put(f"{tmp_path.name}/data-2/train/z.png", b"another's")
+    return at(f"s3://{BUCKET}/{tmp_path.name}/data")
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {p.relative_to(folder).as_posix(): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_local_folder_is_its_own_copy(tmp_path: Path) -> None:
+    assert mirror(at(tmp_path), (".png",)) == tmp_path
+
+
+def test_pictures_are_fetched_once(data: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = mirror(data, (".png",))
+    assert contents(copy) == {name: name for name in ("train/a.png", "train/b.PNG", "trainannot/a.png")}
+    assert "3/3" in capsys.readouterr().err  # the progress bar
+    assert mirror(data, (".png",)) == copy
+    assert capsys.readouterr().err == ""
+
+
+def test_what_changed_is_fetched_again_and_makes_another_copy(
+    data: Place, seaweed: Seaweed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = mirror(data, (".png",))
+    capsys.readouterr()
+    seaweed.put(f"{tmp_path.name}/data/train/a.png", b"other pixels")
+    seaweed.client.delete_object(Bucket=BUCKET, Key=f"{tmp_path.name}/data/train/b.PNG")
+    after = mirror(data, (".png",))
+    assert contents(after) == {"train/a.png": "other pixels", "trainannot/a.png": "trainannot/a.png"}
+    assert "1/1" in capsys.readouterr().err  # only that one
+    assert contents(before)["train/a.png"] == "train/a.png"  # whoever reads the former copy is left in peace
+
+
+def test_a_copy_that_was_cut_short_is_finished(data: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = mirror(data, (".png",))
+    capsys.readouterr()
+    # As after a kill between two files: no copy yet, one object is missing and another is there in part.
+    copy.rename(copy.with_name(f"{copy.name}.partial"))
+    lost = next((tmp_path / "cache" / "objects").iterdir())
+    lost.rename(lost.with_suffix(".partial"))
+    lost.with_suffix(".partial").write_text("ha")
+    assert mirror(data, (".png",)) == copy
+    assert contents(copy) == {name: name for name in ("train/a.png", "train/b.PNG", "trainannot/a.png")}
+    assert "1/1" in capsys.readouterr().err
+
+
+def test_processes_of_one_machine_share_one_copy(data: Place, seaweed: Seaweed, tmp_path: Path) -> None:
+    for number in range(60):
+        seaweed.put(f"{tmp_path.name}/data/train/{number}.png", os.urandom(50_000))
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(3) as pool:
+        copies = pool.starmap(mirror, [(data, (".png",))] * 3)
+    assert len(set(copies)) == 1
+    assert len(list(copies[0].rglob("*.png"))) == 62
+    assert all(path.stat().st_size == 50_000 for path in copies[0].rglob("[0-9]*.png"))
+    assert not list((tmp_path / "cache").rglob("*.partial"))
+
+
+def test_an_address_with_nothing_is_told(data: Place) -> None:
+    with pytest.raises(StorageError, match=r"s3://.*/none holds no \.png; correct the address"):
+        mirror(data / "none", (".png",))
+
+
+def test_a_cache_that_cannot_be_written_is_told(data: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ROADSEG_CACHE", str(tmp_path / "file"))
+    with pytest.raises(StorageError, match="set ROADSEG_CACHE to a folder"):
+        mirror(data, (".png",))

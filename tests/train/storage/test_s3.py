@@ -1,0 +1,42 @@
+"""What a real S3 server does that folders do not."""
+
+import pickle
+import threading
+import time
+
+import pytest
+
+from roadseg_train.storage.s3 import RayStorage
+from roadseg_train.storage.storage import at
+from tests.seaweed import BUCKET, Seaweed
+
+
+def test_a_server_that_comes_back_is_waited_for(seaweed: Seaweed, capsys: pytest.CaptureFixture[str]) -> None:
+    place = at(f"s3://{BUCKET}/outage")
+    (place / "before").write_text("kept")
+    seaweed.kill()
+
+    def come_back() -> None:
+        time.sleep(5)
+        seaweed.start()
+
+    thread = threading.Thread(target=come_back)
+    thread.start()
+    try:
+        with (place / "state.pt").writing() as path:
+            path.write_bytes(b"x" * 10_000_000)
+    finally:
+        thread.join()
+    assert "does not answer" in capsys.readouterr().err
+    assert place.names() == ["before", "state.pt"]
+    assert len(seaweed.get("outage/state.pt")) == 10_000_000
+    assert (place / "before").read_text() == "kept"
+
+
+def test_rays_file_system_travels_without_keys(seaweed: Seaweed) -> None:
+    pickled = pickle.dumps(RayStorage())
+    assert seaweed.env["AWS_SECRET_ACCESS_KEY"].encode() not in pickled
+    there = pickle.loads(pickled)  # noqa: S301  # our own
+    with there.open_output_stream(f"{BUCKET}/ray/run/marker") as stream:
+        stream.write(b"x")
+    assert seaweed.get("ray/run/marker") == b"x"

@@ -1,0 +1,104 @@
+"""Folders and a real S3 server, asked the same questions."""
+
+from pathlib import Path
+
+import pytest
+
+from roadseg_train.errors import StorageError
+from roadseg_train.storage.s3 import RayStorage, S3Folder
+from roadseg_train.storage.storage import Place, at, for_ray
+
+
+def test_text_is_written_read_and_listed(place: Place) -> None:
+    assert place.names() == []
+    (place / "b" / "c.json").write_text("c")
+    (place / "a.json").write_text("first")
+    (place / "a.json").write_text("sécond")
+    assert place.names() == ["a.json", "b"]
+    assert (place / "b").names() == ["c.json"]
+    assert (place / "a.json").read_text() == "sécond"
+    assert at(place.uri).names() == ["a.json", "b"]
+    # neither what is only longer in name, nor a part of a name, is inside
+    assert (place / "a").names() == []
+
+
+def test_what_is_missing_is_told_as_by_a_file(place: Place) -> None:
+    with pytest.raises(FileNotFoundError):
+        (place / "none").read_text()
+    with pytest.raises(FileNotFoundError), (place / "none").reading() as path:
+        path.read_bytes()
+
+
+def test_a_taken_name_is_not_written_over(place: Place) -> None:
+    (place / "manifest.json").create_text("mine")
+    with pytest.raises(FileExistsError):
+        (place / "manifest.json").create_text("yours")
+    assert (place / "manifest.json").read_text() == "mine"
+
+
+def test_large_files_go_and_come_back(place: Place) -> None:
+    data = bytes(range(256)) * 80_000  # 20 MB: in several parts
+    with (place / "state.pt").writing() as path:
+        path.write_bytes(data)
+        assert place.names() == []
+    assert place.names() == ["state.pt"]
+    with (place / "state.pt").reading() as path:
+        assert path.read_bytes() == data
+
+
+def test_what_fails_while_it_is_written_is_never_seen(place: Place) -> None:
+    (place / "a").write_text("whole")
+
+    def write_half() -> None:
+        with (place / "a").writing() as path:
+            path.write_text("ha")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert place.names() == ["a"]
+    assert (place / "a").read_text() == "whole"
+
+
+def test_files_and_folders_are_uploaded(place: Place, tmp_path: Path) -> None:
+    local = tmp_path / "events"
+    (local / "worker").mkdir(parents=True)
+    (local / "a").write_text("1")
+    (local / "worker" / "b").write_text("2")
+    place.upload(local, "tensorboard")
+    (local / "a").write_text("3")
+    place.upload(local, "tensorboard")
+    place.upload(local / "a", "copy")
+    assert place.names() == ["copy", "tensorboard"]
+    assert (place / "tensorboard").names() == ["a", "worker"]
+    assert (place / "tensorboard" / "a").read_text() == "3"
+    assert (place / "tensorboard" / "worker" / "b").read_text() == "2"
+    assert (place / "copy").read_text() == "3"
+
+
+def test_only_what_is_inside_is_removed(place: Place) -> None:
+    for name in ("run", "run-2"):
+        (place / name / "state").write_text(name)
+    (place / "run").remove()
+    (place / "run").remove()  # nothing is left to do
+    assert (place / "run").names() == []
+    assert (place / "run-2" / "state").read_text() == "run-2"
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/x", "s3://", "s3:///x", "https://host/x"])
+def test_what_is_no_place_is_refused(uri: str) -> None:
+    with pytest.raises(StorageError, match="s3://bucket/name"):
+        at(uri)
+
+
+def test_a_place_has_one_name_for_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (at("runs/a").uri, str(at("runs/a"))) == (str(tmp_path / "runs" / "a"), "runs/a")
+    assert at("s3://bucket/runs/a/") == S3Folder("bucket", "runs/a")
+    assert at("s3://bucket") / "a" == S3Folder("bucket", "a")
+
+
+def test_ray_is_told_where_a_place_is(tmp_path: Path) -> None:
+    assert for_ray(at(tmp_path / "run")) == (None, str(tmp_path / "run"))
+    filesystem, path = for_ray(at("s3://bucket/ray/run"))
+    assert (type(filesystem), path) == (RayStorage, "bucket/ray/run")

@@ -1,0 +1,1 @@
+"""Datasets: found, checked, split, and cut into augmented crops."""

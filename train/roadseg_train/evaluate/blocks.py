@@ -1,0 +1,99 @@
+"""Blocks of consecutive frames: what may be called independent in a video.
+
+Neighbouring frames show nearly the same picture, so that resampling single frames would claim a certainty that is not
+there. Source: the moving-block idea of Künsch 1989, with blocks that do not overlap (Carlstein 1986); percentile
+intervals, Efron and Tibshirani 1993.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from roadseg_train.data.dataset import Frame
+from roadseg_train.metrics import FloatArray, Histogram, confusion, f1, iou, threshold_level
+
+BLOCK_LENGTH_FRAMES = 10
+NUM_RESAMPLES = 1000
+SEED = 0
+MIN_BLOCKS = 5  # with fewer, too few different resamples exist for an interval to mean anything
+PERCENTILES = (2.5, 97.5)
+
+
+class Interval(BaseModel):
+    """A 95 % interval."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    low: float
+    high: float
+
+
+class Intervals(BaseModel):
+    """95 % bootstrap intervals of pooled scores, and how they were made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_blocks: int
+    block_length_frames: int
+    num_resamples: int
+    seed: int
+    road_iou: Interval
+    f1: Interval
+    max_f: Interval
+
+
+def cut_blocks(frames: Sequence[Frame], length: int = BLOCK_LENGTH_FRAMES) -> list[list[int]]:
+    """Cut every drive of every part into equal blocks of about `length` frames.
+
+    Args:
+        frames: in the order of their drives.
+        length: frames of a block; a drive's blocks differ by one frame at most.
+
+    Returns:
+        For each block the indices of its frames.
+    """
+    blocks: list[list[int]] = []
+    for _, group in groupby(enumerate(frames), key=lambda item: (item[1].dataset, item[1].part, item[1].drive)):
+        indices = [index for index, _ in group]
+        num_blocks = max(1, round(len(indices) / length))
+        blocks += [block.tolist() for block in np.array_split(indices, num_blocks)]
+    return blocks
+
+
+def bootstrap(blocks: Sequence[Histogram], threshold: float) -> Intervals | None:
+    """Resample whole blocks with replacement and score every resample.
+
+    Args:
+        blocks: the pooled counts of each block, (256,).
+        threshold: probability from which a pixel is called road, in [0, 1].
+
+    Returns:
+        None where there are too few blocks.
+    """
+    if len(blocks) < MIN_BLOCKS:
+        return None
+    draws = np.random.default_rng(SEED).integers(0, len(blocks), (NUM_RESAMPLES, len(blocks)))
+    times_RB = (draws[:, :, None] == np.arange(len(blocks))).sum(axis=1)  # how often each resample has each block
+    counts = confusion(
+        Histogram(
+            times_RB @ np.stack([block.road for block in blocks]),
+            times_RB @ np.stack([block.not_road for block in blocks]),
+        )
+    )
+    level = threshold_level(threshold)
+    return Intervals(
+        num_blocks=len(blocks),
+        block_length_frames=BLOCK_LENGTH_FRAMES,
+        num_resamples=NUM_RESAMPLES,
+        seed=SEED,
+        road_iou=_interval(iou(counts)[:, level]),
+        f1=_interval(f1(counts)[:, level]),
+        max_f=_interval(f1(counts).max(axis=1)),
+    )
+
+
+def _interval(scores: FloatArray) -> Interval:
+    low, high = np.percentile(scores, PERCENTILES)
+    return Interval(low=float(low), high=float(high))

@@ -1,0 +1,150 @@
+"""Weather and camera faults made by arithmetic: pure functions of a picture, a severity and a seed.
+
+Every function takes and gives image_HWC, RGB uint8, of any size; lengths in pixels are meant for a picture 360 high and
+grow with it. The idea of a fixed set of corruptions by severity: Hendrycks and Dietterich 2019 (arXiv 1903.12261), for
+street scenes Kamann and Rother 2020 (arXiv 1908.05005).
+"""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from roadseg_train.data.dataset import UInt8Array
+from roadseg_train.metrics import FloatArray
+
+SEVERITIES = (1, 2, 3)
+
+# Distances are of a street drawn by rows alone: flat ground below the horizon, and above it fronts and trees, taken for
+# a ceiling over the street. A row v picture heights from the horizon is height * FOCAL / v metres away: the camera's
+# height over the ground, or the ceiling's over the camera; the focal length is KITTI's, 1.92 picture heights. Towards
+# the horizon this runs smoothly into what closes a street, FAR_M away.
+HORIZON, FOCAL, CAMERA_HEIGHT_M, CEILING_HEIGHT_M, FAR_M = 0.45, 1.92, 1.65, 10.0, 80.0
+
+FOG_PER_M = (0.01, 0.03, 0.06)  # extinction: one sees 3.912 / extinction far, that is 390, 130 and 65 m
+DARK_EXPOSURE = (1 / 4, 1 / 10, 1 / 25)  # share of the light that is left
+DARK_FULL_WELL, DARK_READ_NOISE = 4000.0, 4.0  # electrons: of white at full light, and of the read-out
+BLUR_RADIUS_PX = (1.5, 3.0, 6.0)
+NOISE_SIGMA = (0.06, 0.12, 0.2)  # of the range
+JPEG_QUALITY = (20, 10, 5)
+RAIN_STREAKS = (150, 350, 700)
+RAIN_HAZE_PER_M = (0.004, 0.008, 0.012)
+
+GAMMA = 2.2  # of the picture's values; light adds up and is absorbed in linear values only
+REFERENCE_HEIGHT_PX = 360
+
+
+def fog(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt8Array:
+    """Light is absorbed on its way and grey light is added, the more the farther (Koschmieder 1924).
+
+    light = object * t + airlight * (1 - t), with t = exp(-extinction * distance). The airlight is as bright as the
+    brightest twentieth of the picture. Source: Sakaridis et al. 2018 (arXiv 1708.07819), whose distances were measured.
+    """
+    del rng
+    return _from_light(_haze(_to_light(image_HWC), FOG_PER_M[severity - 1]))
+
+
+def dark(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt8Array:
+    """A fraction of the light, with the noise of counting its photons and of reading the sensor.
+
+    Source: the photon transfer model, EMVA standard 1288.
+    """
+    electrons = _to_light(image_HWC) * DARK_EXPOSURE[severity - 1] * DARK_FULL_WELL
+    measured = rng.poisson(electrons) + rng.normal(0, DARK_READ_NOISE, electrons.shape)
+    return _from_light(measured / DARK_FULL_WELL)
+
+
+def blur(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt8Array:
+    """A lens out of focus: every point becomes a disc."""
+    del rng
+    height, width = image_HWC.shape[:2]
+    radius_px = BLUR_RADIUS_PX[severity - 1] * height / REFERENCE_HEIGHT_PX
+    margin = int(np.ceil(radius_px)) + 1
+    padded = np.pad(_to_light(image_HWC), ((margin, margin), (margin, margin), (0, 0)), mode="edge")
+    rows, columns = (np.minimum(np.arange(n), n - np.arange(n)) for n in padded.shape[:2])
+    disc_HW = np.clip(radius_px + 0.5 - np.hypot(rows[:, None], columns), 0, 1)  # its rim is antialiased
+    spread = np.fft.rfft2(disc_HW / disc_HW.sum())[..., None] * np.fft.rfft2(padded, axes=(0, 1))
+    blurred = np.fft.irfft2(spread, s=padded.shape[:2], axes=(0, 1))
+    return _from_light(blurred[margin : margin + height, margin : margin + width])
+
+
+def noise(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt8Array:
+    """Gaussian noise on the values, as of a sensor at high gain."""
+    noisy = image_HWC / 255 + rng.normal(0, NOISE_SIGMA[severity - 1], image_HWC.shape)
+    return _to_bytes(noisy)
+
+
+def jpeg(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt8Array:
+    """Compression until blocks show."""
+    del rng
+    file = io.BytesIO()
+    Image.fromarray(image_HWC).save(file, "JPEG", quality=JPEG_QUALITY[severity - 1])
+    with Image.open(file) as picture:
+        return np.array(picture)
+
+
+def rain(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt8Array:
+    """Bright streaks in one slanted direction, long where a drop is near, over a slight haze.
+
+    Source: streaks as motion-blurred drops, Garg and Nayar 2006; the haze of far drops as fog, Halder et al. 2019
+    (arXiv 1908.10335).
+    """
+    height, width = image_HWC.shape[:2]
+    scale = height / REFERENCE_HEIGHT_PX
+    streaks = Image.new("L", (width, height))
+    draw = ImageDraw.Draw(streaks)
+    slant = rng.uniform(-0.3, 0.3)
+    num_streaks = round(RAIN_STREAKS[severity - 1] * width / height / (4 / 3))
+    nearness = rng.uniform(0.2, 1, num_streaks) ** 2
+    for near, x, y in zip(nearness, rng.uniform(0, width, num_streaks), rng.uniform(-0.1, 1, num_streaks), strict=True):
+        length, top = 50 * near * scale, y * height
+        tail = (x + slant * length, top + length)
+        draw.line((x, top, *tail), fill=round(40 + 60 * near), width=max(1, round(1.5 * near * scale)))
+    opacity_HW1 = np.asarray(streaks.filter(ImageFilter.GaussianBlur(0.6 * scale)))[..., None] / 255
+    light = _haze(_to_light(image_HWC), RAIN_HAZE_PER_M[severity - 1])
+    return _from_light(light + (_airlight(light) - light) * opacity_HW1)
+
+
+CORRUPTIONS: dict[str, Callable[[UInt8Array, int, np.random.Generator], UInt8Array]] = {
+    "fog": fog,
+    "rain": rain,
+    "dark": dark,
+    "blur": blur,
+    "noise": noise,
+    "JPEG": jpeg,
+}
+
+
+def corrupt(image_HWC: UInt8Array, kind: str, severity: int, seed: int) -> UInt8Array:
+    """One of `CORRUPTIONS` at severity 1, 2 or 3; the same seed gives the same picture."""
+    return CORRUPTIONS[kind](image_HWC, severity, np.random.default_rng(seed))
+
+
+def distance_m(height: int) -> FloatArray:
+    """How far away each row of a picture is taken to be, in metres, float64 (height,)."""
+    below_horizon = (np.arange(height) + 0.5) / height - HORIZON
+    reach_m = np.where(below_horizon > 0, CAMERA_HEIGHT_M, CEILING_HEIGHT_M) * FOCAL
+    return reach_m / (np.abs(below_horizon) + reach_m / FAR_M)
+
+
+def _haze(light_HWC: FloatArray, extinction_per_m: float) -> FloatArray:
+    transmission_H11 = np.exp(-extinction_per_m * distance_m(light_HWC.shape[0]))[:, None, None]
+    return light_HWC * transmission_H11 + _airlight(light_HWC) * (1 - transmission_H11)
+
+
+def _airlight(light_HWC: FloatArray) -> float:
+    return float(np.percentile(light_HWC.mean(axis=2), 95))
+
+
+def _to_light(image_HWC: UInt8Array) -> FloatArray:
+    light_HWC: FloatArray = (image_HWC / 255) ** GAMMA
+    return light_HWC
+
+
+def _from_light(light_HWC: FloatArray) -> UInt8Array:
+    return _to_bytes(np.clip(light_HWC, 0, 1) ** (1 / GAMMA))
+
+
+def _to_bytes(values_HWC: FloatArray) -> UInt8Array:
+    return np.clip(values_HWC * 255 + 0.5, 0, 255).astype(np.uint8)

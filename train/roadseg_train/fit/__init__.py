@@ -1,0 +1,1 @@
+"""A training run: the loop, where it runs, its checkpoints and its progress."""

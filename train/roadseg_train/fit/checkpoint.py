@@ -1,0 +1,99 @@
+"""Checkpoints: a folder with the state and a record that proves it whole."""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from roadseg_train.storage.storage import Place
+
+STATE, RECORD = "state.pt", "checkpoint.json"
+NUM_KEPT = 2
+PREFIX = "checkpoint_"
+
+
+class CheckpointRecord(BaseModel):
+    """checkpoint.json: written after the state, so that its hash shows whether the state is whole."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    step: int
+    sha256: str
+    metrics: dict[str, float]
+
+
+def folder_name(step: int) -> str:
+    """Name of the checkpoint after `step` steps; names sort as steps do."""
+    return f"{PREFIX}{step:07d}"
+
+
+def publish_into(run: Place, state: dict[str, Any], *, step: int, metrics: dict[str, float]) -> None:
+    """Write a checkpoint into a run, the record last, and remove all but the newest ones.
+
+    Raises:
+        StorageError: it cannot be written; the former checkpoints are as they were.
+    """
+    folder = run / folder_name(step)
+    folder.remove()  # what an attempt that was cut short left there
+    with (folder / STATE).writing() as path:
+        _save(state, path)
+        record = CheckpointRecord(step=step, sha256=_sha256(path), metrics=metrics)
+    (folder / RECORD).write_text(record.model_dump_json(indent=2))
+    for old in _folders(run)[NUM_KEPT:]:
+        old.remove()
+
+
+def read_newest(run: Place) -> dict[str, Any] | None:
+    """The state of the newest whole checkpoint of a run, on the CPU; None where there is none.
+
+    Raises:
+        StorageError: the run cannot be read.
+    """
+    for folder in _folders(run):
+        state = _read(folder)
+        if state is not None:
+            return state
+        print(f"note: {folder} was cut short and is not used", file=sys.stderr, flush=True)
+    return None
+
+
+def newest_step(run: Place) -> int:
+    """The step of the newest checkpoint whose record was written; 0 where there is none."""
+    for folder in _folders(run):
+        if RECORD in folder.names():
+            return int(str(folder).rpartition(PREFIX)[2])
+    return 0
+
+
+def _read(folder: Place) -> dict[str, Any] | None:
+    """The state of a whole checkpoint; None where it was cut short."""
+    try:
+        record = CheckpointRecord.model_validate_json((folder / RECORD).read_text())
+        with (folder / STATE).reading() as path:
+            if _sha256(path) != record.sha256:
+                return None
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            return state
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:
+        # Where a write fails, torch raises an error of its own over what the disk said.
+        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+
+def _folders(run: Place) -> list[Place]:
+    return [run / name for name in reversed(run.names()) if name.startswith(PREFIX)]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

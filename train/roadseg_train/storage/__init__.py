@@ -1,0 +1,1 @@
+"""Folders and S3 buckets, spoken to in one way."""
