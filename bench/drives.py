@@ -26,7 +26,7 @@ from roadseg_train.fit.run import load_runs
 from roadseg_train.metrics import score
 from roadseg_train.network.predict import predict_frames
 from roadseg_train.network.views import Views
-from roadseg_train.storage.storage import at
+from roadseg_train.storage.path import storage_path
 
 Case = tuple[str, int]  # split fitted on, seed
 MIRROR = ",mirror"
@@ -84,7 +84,7 @@ def fit_once(
 
 def road_iou(run: Path, look: Views) -> float:
     """Pooled road IoU of a run on the other side of the split that it was fitted on."""
-    loaded = load_runs([at(run)], views=look)
+    loaded = load_runs([storage_path(run)], views=look)
     scored = predict_frames(loaded.program, loaded.record.heldout_frames(), loaded.record.config)
     return score([frame.counts for frame in scored], DEFAULT_THRESHOLD).road_iou
 

@@ -17,7 +17,7 @@ import torch
 import typer
 
 from roadseg_serve.engines.engine import Engine, EngineName, create_engine, program_of
-from roadseg_serve.messages import Bytes
+from roadseg_serve.messages import UInt8Array
 from roadseg_serve.models import artefact
 from roadseg_serve.models.artefact import Artefact
 
@@ -62,7 +62,7 @@ def create_engines(version: Artefact, *, num_threads: int) -> dict[str, Engine]:
     return engines
 
 
-def report(runs: Mapping[Setting, Callable[[], Bytes]], *, repeats: int) -> None:
+def report(runs: Mapping[Setting, Callable[[], UInt8Array]], *, repeats: int) -> None:
     """Measure the runs in turns and print their medians beside the first one's."""
     answers = {setting: run().astype(int) for setting, run in runs.items()}  # warm-up too
     times_ms: dict[Setting, list[float]] = {setting: [] for setting in runs}

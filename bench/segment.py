@@ -17,7 +17,7 @@ import typer
 from tqdm import tqdm
 
 from bench.load import draw_road
-from roadseg_serve.messages import Wish
+from roadseg_serve.messages import AnswerOptions
 from roadseg_serve.offline.inputs import Job, find, plan
 from roadseg_serve.offline.segment import Options, Segmenter, segment_bytes, segment_files
 
@@ -66,7 +66,7 @@ def loop(segmenter: Segmenter, jobs: Sequence[Job]) -> None:
     """One file after another."""
     for job in jobs:
         job.target.parent.mkdir(exist_ok=True)
-        job.target.write_bytes(segment_bytes(segmenter, job.source.read_bytes(), Wish(job.format)).body)
+        job.target.write_bytes(segment_bytes(segmenter, job.source.read_bytes(), AnswerOptions(job.format)).body)
 
 
 def pipeline(segmenter: Segmenter, jobs: Sequence[Job], options: Options) -> None:

@@ -11,7 +11,7 @@ import typer
 from roadseg_serve.engines.engine import EngineName
 from roadseg_serve.errors import InputError, RoadsegError, StartError
 from roadseg_serve.http.log import LogFormat
-from roadseg_serve.messages import Format, Wish
+from roadseg_serve.messages import AnswerOptions, Format
 from roadseg_serve.settings import listens_itself, read_settings
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -145,7 +145,7 @@ def segment(
         from roadseg_serve.offline.segment import Options  # noqa: PLC0415
 
         if paths == ["-"]:
-            console.segment_stdin(model=model, engine=engine, wish=Wish(wanted or Format.PNG, threshold))
+            console.segment_stdin(model=model, engine=engine, wish=AnswerOptions(wanted or Format.PNG, threshold))
             return
         all_well = console.segment_paths(
             paths,

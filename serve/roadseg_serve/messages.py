@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from roadseg_serve.models.manifest import SizeRule
 
-Bytes = npt.NDArray[np.uint8]
+UInt8Array = npt.NDArray[np.uint8]
 
 
 class Format(StrEnum):
@@ -39,7 +39,7 @@ MEDIA_TYPES = {
 
 
 @dataclass(frozen=True)
-class Wish:
+class AnswerOptions:
     """How a client wants the answer.
 
     Attributes:
@@ -80,13 +80,13 @@ class Frame:
         times_s: decode and resize.
     """
 
-    input_HWC: Bytes
+    input_HWC: UInt8Array
     placement: Placement
     size_rule: SizeRule
-    picture_HWC: Bytes | None = None
+    picture_HWC: UInt8Array | None = None
     times_s: Mapping[str, float] = field(default_factory=dict)
 
-    def predicted(self, prob_HW: Bytes, *, threshold: float, model: "ModelName", infer_s: float) -> "Prediction":
+    def predicted(self, prob_HW: UInt8Array, *, threshold: float, model: "ModelName", infer_s: float) -> "Prediction":
         """What a model says about this frame; see `Prediction`.
 
         Args:
@@ -119,7 +119,7 @@ class Prediction:
         times_s: the frame's, and queue and infer.
     """
 
-    prob_HW: Bytes
+    prob_HW: UInt8Array
     placement: Placement
     threshold: float
     model: ModelName

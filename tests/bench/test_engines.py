@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.engines import Setting, report
-from roadseg_serve.messages import Bytes
+from roadseg_serve.messages import UInt8Array
 from tests.bench.clock import Clock
 
 
@@ -13,16 +13,16 @@ def test_times_are_those_of_one_image_and_answers_are_compared(
 ) -> None:
     clock = Clock(monkeypatch)
 
-    def run(batch_size: int, prob: int, *times_s: float) -> Callable[[], Bytes]:
+    def run(batch_size: int, prob: int, *times_s: float) -> Callable[[], UInt8Array]:
         turns = iter([1000, *times_s])  # the first warms up
 
-        def predict() -> Bytes:
+        def predict() -> UInt8Array:
             clock.go_on(next(turns))
             return np.full((batch_size, 4, 4), prob, np.uint8)
 
         return predict
 
-    runs: dict[Setting, Callable[[], Bytes]] = {
+    runs: dict[Setting, Callable[[], UInt8Array]] = {
         (1, 1, "openvino"): run(1, 250, 0.5, 0.25, 1),
         (2, 2, "torch"): run(2, 0, 0.125, 0.5, 2),
     }

@@ -28,7 +28,7 @@ from roadseg_train.network.half import halve
 from roadseg_train.network.model import RoadProgram, UNet
 from roadseg_train.network.views import Views
 from roadseg_train.publish import artefact as writer
-from roadseg_train.storage.storage import at
+from roadseg_train.storage.path import storage_path
 
 SCHEMA: dict[str, Any] = json.loads((Path(__file__).parents[2] / "docs" / "artefact.schema.json").read_text())
 SCORES = Scores(road_iou=0.9, mean_image_iou=0.88, f1=0.95, max_f=0.96)
@@ -88,7 +88,7 @@ def publish(
     fitted_on: str = "fit",
 ) -> Path:
     published = writer.publish(
-        at(store),
+        storage_path(store),
         name,
         version,
         program=program,

@@ -19,7 +19,7 @@ from PIL import Image
 from docs.scenes import Scene, draw
 from roadseg_serve.engines.batch import quantise
 from roadseg_serve.engines.engine import create_engine
-from roadseg_serve.messages import Bytes
+from roadseg_serve.messages import UInt8Array
 from roadseg_serve.models import artefact as reader
 from roadseg_serve.models.artefact import Artefact
 from roadseg_serve.stages.preprocess import fit
@@ -31,7 +31,7 @@ from roadseg_train.network.model import RoadProgram, UNet
 from roadseg_train.publish import artefact as writer
 from roadseg_train.publish import quantise as quantiser
 from roadseg_train.publish.quantise import QuantisationFrames, quantise_program
-from roadseg_train.storage.storage import at
+from roadseg_train.storage.path import storage_path
 from tests.contract.test_artefact import SCHEMA, evaluation_of, member_of
 
 # What docs/engines.md states: how much masks overlap at the threshold 0.5, and how far levels (0 to 255) may differ.
@@ -44,7 +44,7 @@ CALIBRATION = [Scene(seed=seed, light=0.3 + 0.1 * seed, bend=seed - 4, wet=seed 
 HELDOUT = [Scene(seed=9, cars=((3.1, 12.0),)), Scene(seed=10, light=0.4), Scene(seed=11, shadow=0.5, bend=3)]
 
 
-def write_camvid(folder: Path, pictures: dict[str, tuple[Bytes, npt.NDArray[np.bool_]]]) -> list[Frame]:
+def write_camvid(folder: Path, pictures: dict[str, tuple[UInt8Array, npt.NDArray[np.bool_]]]) -> list[Frame]:
     """Pictures and their road masks as frames of a CamVid folder."""
     for part in ("train", "trainannot"):
         (folder / part).mkdir(parents=True)
@@ -83,7 +83,7 @@ def version(tmp_path_factory: pytest.TempPathFactory, frames: QuantisationFrames
 
 
 @pytest.fixture(scope="module")
-def streets() -> Bytes:
+def streets() -> UInt8Array:
     """image_BHWC of the held-out streets, at the model's size."""
     rule = reader.read(BUNDLED).manifest.input.size
     return np.stack([fit(draw(scene)[0], rule).input_HWC for scene in HELDOUT])
@@ -111,7 +111,7 @@ def test_openvino_computes_it_in_int8(version: Artefact) -> None:
     assert sorted(precisions) == ["f32"] * 2 + ["u8"] * 30
 
 
-def test_int8_says_what_float32_says(version: Artefact, streets: Bytes) -> None:
+def test_int8_says_what_float32_says(version: Artefact, streets: UInt8Array) -> None:
     float32 = create_engine("openvino", version, num_threads=2).predict(streets)
     int8 = create_engine("openvino-int8", version, num_threads=2).predict(streets)
     session = onnxruntime.InferenceSession(version.path_of("model.int8.onnx"), providers=["CPUExecutionProvider"])
@@ -122,7 +122,7 @@ def test_int8_says_what_float32_says(version: Artefact, streets: Bytes) -> None:
 
 
 @pytest.mark.parametrize("name", reader.BUNDLED)
-def test_bundled_int8_says_what_float32_says(name: str, streets: Bytes) -> None:
+def test_bundled_int8_says_what_float32_says(name: str, streets: UInt8Array) -> None:
     bundled = reader.read(reader.BUNDLED_FOLDER / reader.BUNDLED[name])
     int8, float32 = (
         create_engine(engine, bundled, num_threads=2).predict(streets) for engine in ("openvino-int8", "openvino")
@@ -130,7 +130,7 @@ def test_bundled_int8_says_what_float32_says(name: str, streets: Bytes) -> None:
     assert_alike(int8, float32)
 
 
-def assert_alike(one: Bytes, other: Bytes) -> None:
+def assert_alike(one: UInt8Array, other: UInt8Array) -> None:
     mask_iou = ((one >= 128) & (other >= 128)).sum() / ((one >= 128) | (other >= 128)).sum()
     assert mask_iou >= MIN_MASK_IOU
     assert np.abs(one.astype(int) - other).mean() <= MAX_MEAN_LEVELS
@@ -154,7 +154,7 @@ def test_what_is_offered_is_written_and_read(
     config: TrainConfig = tiny().model_copy(update={"widths": (16, 16, 16)})
     torch.manual_seed(0)
     published = writer.publish(
-        at(tmp_path),
+        storage_path(tmp_path),
         "road",
         "1",
         program=RoadProgram(halve(UNet(config.widths).eval())).eval(),

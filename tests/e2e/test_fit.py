@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from roadseg_train.fit import checkpoint
-from roadseg_train.storage.storage import Place, at
+from roadseg_train.storage.path import StoragePath, storage_path
 from tests.seaweed import BUCKET, Seaweed
 
 TIMEOUT_S = 300
@@ -35,8 +35,8 @@ class Fit:
         log: all that it prints.
     """
 
-    def __init__(self, data: Path | Place, run: Path | Place, log: Path, *options: str | int) -> None:
-        self.run, self.log = at(str(run)), log
+    def __init__(self, data: Path | StoragePath, run: Path | StoragePath, log: Path, *options: str | int) -> None:
+        self.run, self.log = storage_path(str(run)), log
         self._birthmark = uuid.uuid4().hex
         program = (sys.executable, "-m", "roadseg_train")
         words = ("fit", "--data", data, "--run", run, "--preset", "tiny", "--steps", NUM_STEPS, "--cpus-per-worker", 1)
@@ -92,7 +92,7 @@ def fit(stripes: Path, tmp_path: Path) -> Iterator[Callable[..., Fit]]:
     """Start fits on the striped pictures; none outlives the test."""
     started: list[Fit] = []
 
-    def start(run: Path | Place, *options: str | int, data: Path | Place = stripes) -> Fit:
+    def start(run: Path | StoragePath, *options: str | int, data: Path | StoragePath = stripes) -> Fit:
         started.append(Fit(data, run, tmp_path / f"{len(started)}.log", *options))
         return started[-1]
 
@@ -125,9 +125,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, stripes: Path) -> dict
     return average(whole.run)
 
 
-def average(run: Path | Place) -> dict[str, torch.Tensor]:
+def average(run: Path | StoragePath) -> dict[str, torch.Tensor]:
     """The averaged weights of a run that is done."""
-    state = checkpoint.read_newest(at(str(run)))
+    state = checkpoint.read_newest(storage_path(str(run)))
     assert state is not None
     assert state["step"] == NUM_STEPS
     weights: dict[str, torch.Tensor] = state["average"]
@@ -208,8 +208,8 @@ def test_an_outage_of_s3_and_a_checkpoint_cut_short_lose_nothing(
     stripes: Path, fit: Callable[..., Fit], undisturbed: dict[str, torch.Tensor], seaweed: Seaweed
 ) -> None:
     seaweed.put_folder(stripes, "fit/data")
-    run, newest = at(f"s3://{BUCKET}/fit/run"), f"fit/run/{checkpoint.folder_name(NUM_STEPS)}"
-    driver = fit(run, "--workers", 1, data=at(f"s3://{BUCKET}/fit/data"))
+    run, newest = storage_path(f"s3://{BUCKET}/fit/run"), f"fit/run/{checkpoint.folder_name(NUM_STEPS)}"
+    driver = fit(run, "--workers", 1, data=storage_path(f"s3://{BUCKET}/fit/data"))
     try:
         driver.wait_for_step(10)
         seaweed.kill()
@@ -223,7 +223,7 @@ def test_an_outage_of_s3_and_a_checkpoint_cut_short_lose_nothing(
     assert "fit/run/.validate_storage_marker" in seaweed.keys("fit/run/")  # Ray's own storage is there too
 
     seaweed.put(f"{newest}/{checkpoint.STATE}", seaweed.get(f"{newest}/{checkpoint.STATE}")[:-1000])
-    resumed = fit(run, "--workers", 1, data=at(f"s3://{BUCKET}/fit/data"))
+    resumed = fit(run, "--workers", 1, data=storage_path(f"s3://{BUCKET}/fit/data"))
     assert resumed.wait() == 0, resumed.log.read_text()
     assert f"{checkpoint.folder_name(NUM_STEPS)} was cut short and is not used" in resumed.log.read_text()
     torch.testing.assert_close(average(run), undisturbed, rtol=0, atol=0)

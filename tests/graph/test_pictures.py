@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from roadseg_serve.messages import MEDIA_TYPES, Answer, Format, Wish
+from roadseg_serve.messages import MEDIA_TYPES, Answer, AnswerOptions, Format
 from tests.graph.conftest import Segment
 
 Road = npt.NDArray[np.bool_]
@@ -189,7 +189,7 @@ def coloured(overlay: Image.Image, picture_HWC: npt.NDArray[np.uint8]) -> Road:
 
 def roads(segment: Segment, data: bytes, picture_HWC: npt.NDArray[np.uint8]) -> dict[str, Road]:
     """The road as each format tells it."""
-    answers = {form: segment(data, Wish(form)) for form in Format}
+    answers = {form: segment(data, AnswerOptions(form)) for form in Format}
     for form, answer in answers.items():
         assert answer.media_type == MEDIA_TYPES[form]
     document = json.loads(answers[Format.JSON].body)
@@ -238,11 +238,11 @@ def test_all_formats_tell_the_same_road_at_any_size(segment: Segment, size: tupl
 def test_the_threshold_of_the_wish(segment: Segment, threshold: float, least_red: int) -> None:
     red_HW = np.arange(160 * 64).reshape(64, 160) % 256
     picture_HWC = np.stack([red_HW, 255 - red_HW, red_HW], axis=-1).astype(np.uint8)
-    answer = segment(file_of(Image.fromarray(picture_HWC), "PNG"), Wish(Format.PNG, threshold))
+    answer = segment(file_of(Image.fromarray(picture_HWC), "PNG"), AnswerOptions(Format.PNG, threshold))
     assert np.array_equal(mask_of(opened(answer)), red_HW >= least_red)
 
 
 def test_the_probability_is_the_red(segment: Segment) -> None:
     picture_HWC = np.random.default_rng(5).integers(0, 256, (64, 96, 3), np.uint8)
-    answer = segment(file_of(Image.fromarray(picture_HWC), "PNG"), Wish(Format.PROBABILITY))
+    answer = segment(file_of(Image.fromarray(picture_HWC), "PNG"), AnswerOptions(Format.PROBABILITY))
     assert np.array_equal(np.asarray(opened(answer)), picture_HWC[..., 0])

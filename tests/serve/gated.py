@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message
 
 from roadseg_serve.http.api import Service, create_api
 from roadseg_serve.http.stream import Streams
-from roadseg_serve.messages import Answer, ModelName, Wish
+from roadseg_serve.messages import Answer, AnswerOptions, ModelName
 from roadseg_serve.models.manifest import Manifest
 from roadseg_serve.observe.status import Status
 from roadseg_serve.settings import BackpressureConfig, GateArgs
@@ -22,7 +22,7 @@ MODEL = ModelName("red", "1")
 UPLOAD: dict[str, Any] = {"files": {"file": ("road.png", b"picture")}}
 
 
-async def echo(data: bytes, _wish: Wish) -> Answer:
+async def echo(data: bytes, _wish: AnswerOptions) -> Answer:
     return Answer(b"mask of " + data, "image/jpeg", MODEL, 0.5, {"decode": 0.0021, "infer": 0.0304})
 
 
@@ -46,7 +46,7 @@ async def watched() -> Status:
 
 
 def api_of(
-    gate: GateArgs | None = None, segment: Callable[[bytes, Wish], Awaitable[Answer]] = echo, **replaced: Any
+    gate: GateArgs | None = None, segment: Callable[[bytes, AnswerOptions], Awaitable[Answer]] = echo, **replaced: Any
 ) -> FastAPI:
     manifest = Manifest.model_validate_json(json.dumps(red_manifest({"model.onnx": b"x", "model.pt2": b"x"})))
     service = Service(

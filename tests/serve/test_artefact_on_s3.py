@@ -58,7 +58,7 @@ def read(uri: str, files: list[str] | None = None) -> artefact.Artefact:
 
 def reader(uri: str) -> "subprocess.Popen[str]":
     """A process that reads the whole version and says where it is."""
-    code = "import sys; from roadseg_serve.models import artefact; print(artefact.read(artefact.resolve(sys.argv[1])).folder)"
+    code = "import sys; from roadseg_serve.models import artefact as a; print(a.read(a.resolve(sys.argv[1])).folder)"
     return subprocess.Popen(
         [sys.executable, "-c", code, uri], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
     )

@@ -17,7 +17,7 @@ from roadseg_train.evaluate.leak import Leak
 from roadseg_train.fit.run import Member
 from roadseg_train.network.half import halve
 from roadseg_train.network.model import RoadProgram, UNet
-from roadseg_train.storage.storage import Place, at
+from roadseg_train.storage.path import StoragePath, storage_path
 from tests.seaweed import BUCKET
 
 WIDTH, HEIGHT = 64, 48
@@ -86,12 +86,12 @@ def config() -> TrainConfig:
 
 
 @pytest.fixture(params=["folder", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> StoragePath:
     """An empty place of each kind."""
     if request.param == "folder":
-        return at(tmp_path / "place")
+        return storage_path(tmp_path / "place")
     request.getfixturevalue("seaweed")
-    return at(f"s3://{BUCKET}/{tmp_path.name}/place")
+    return storage_path(f"s3://{BUCKET}/{tmp_path.name}/place")
 
 
 @pytest.fixture

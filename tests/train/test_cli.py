@@ -14,24 +14,24 @@ import pytest
 import typer
 
 from roadseg_train.cli import parse_workers
-from roadseg_train.storage.storage import Place, at
+from roadseg_train.storage.path import StoragePath, storage_path
 from tests.seaweed import BUCKET, Seaweed
 
 
-def roadseg_train(*arguments: str | Path | Place, **env: str) -> subprocess.CompletedProcess[str]:
+def roadseg_train(*arguments: str | Path | StoragePath, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "roadseg_train", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=os.environ | env)
 
 
 @pytest.fixture
-def data(place: Place, camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def data(place: StoragePath, camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoragePath:
     """The drawn dataset in each kind of place."""
     monkeypatch.setenv("ROADSEG_CACHE", str(tmp_path / "cache"))
     place.upload(camvid, "data")
     return place / "data"
 
 
-def test_fit_evaluate_publish(place: Place, data: Place) -> None:
+def test_fit_evaluate_publish(place: StoragePath, data: StoragePath) -> None:
     run, store = place / "run", place / "models"
     fit = ("fit", "--data", data, "--run", run, "--preset", "tiny", "--steps", "2", "--workers", "0")
     done = roadseg_train(*fit)
@@ -145,7 +145,7 @@ def test_an_unknown_preset_is_answered_with_the_known_ones(tmp_path: Path) -> No
 
 
 def test_data_and_runs_may_be_in_different_places(seaweed: Seaweed, camvid: Path, tmp_path: Path) -> None:
-    run = at(f"s3://{BUCKET}/{tmp_path.name}/mixed")
+    run = storage_path(f"s3://{BUCKET}/{tmp_path.name}/mixed")
     done = roadseg_train("fit", "--data", camvid, "--run", run, "--steps", "1", "--workers", "0")
     assert done.returncode == 0, done.stderr
     assert run.names() == ["checkpoint_0000001", "run.json", "summary.json", "tensorboard"]

@@ -79,7 +79,7 @@ def fit(
     """
     if preset not in PRESETS:
         raise typer.BadParameter(f"choose one of {', '.join(PRESETS)}", param_hint="--preset")
-    from roadseg_train.storage.storage import reach  # noqa: PLC0415  # libraries take seconds to import
+    from roadseg_train.storage.path import reach  # noqa: PLC0415  # libraries take seconds to import
 
     place, uris = reach(run), [reach(folder).uri for folder in data]
     from roadseg_train.data.check import check_data  # noqa: PLC0415
@@ -176,7 +176,7 @@ def evaluate(
     report.html and metrics.json are written into the first run.
     """
     from roadseg_train.storage.folder import temporary_folder  # noqa: PLC0415  # libraries take seconds to import
-    from roadseg_train.storage.storage import at, reach  # noqa: PLC0415  # libraries take seconds to import
+    from roadseg_train.storage.path import reach, storage_path  # noqa: PLC0415  # libraries take seconds to import
 
     views = parse_views(mirror, scales)
     places, uris = [reach(one) for one in run], [reach(folder).uri for folder in data or []]
@@ -192,7 +192,7 @@ def evaluate(
     record, members, program = loaded.record, loaded.members, loaded.program
     if uris:
         record = record.model_copy(update={"data": uris})
-    network_random = read_leaky_iou(at(leaky), members=members, views=views, split=split) if leaky else None
+    network_random = read_leaky_iou(storage_path(leaky), members=members, views=views, split=split) if leaky else None
     roots = fetch(record.data)
     say_left_out(check_data(roots, [split], everything=True))  # the leak is measured on all
     pictures = find_test_pictures(roots) if kitti_submission else None
@@ -246,7 +246,7 @@ def publish(
     ] = False,
 ) -> None:
     """Export the newest checkpoint of a run, or the mean of several, as an artefact for `roadseg-serve run --model`."""
-    from roadseg_train.storage.storage import reach  # noqa: PLC0415  # libraries take seconds to import
+    from roadseg_train.storage.path import reach  # noqa: PLC0415  # libraries take seconds to import
 
     views = parse_views(mirror, scales)
     places, models, metrics = [reach(one) for one in run], reach(store), reach(evaluation)

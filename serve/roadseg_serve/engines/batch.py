@@ -3,12 +3,12 @@
 import numpy as np
 import numpy.typing as npt
 
-from roadseg_serve.messages import Bytes
+from roadseg_serve.messages import UInt8Array
 
 
-def quantise(prob: npt.NDArray[np.float32]) -> Bytes:
+def quantise(prob: npt.NDArray[np.float32]) -> UInt8Array:
     """Probability float32 in [0, 1] to uint8 in [0, 255], rounded to nearest, halves up; any shape."""
-    rounded: Bytes = np.floor(prob * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    rounded: UInt8Array = np.floor(prob * np.float32(255) + np.float32(0.5)).astype(np.uint8)
     return rounded
 
 

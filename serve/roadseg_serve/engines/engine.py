@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from roadseg_serve.errors import StartError
-from roadseg_serve.messages import Bytes
+from roadseg_serve.messages import UInt8Array
 from roadseg_serve.models.artefact import Artefact
 from roadseg_serve.models.manifest import INT8_FILE, ONNX_FILE, TORCH_FILE, SizeRule
 
@@ -49,7 +49,7 @@ INSTALL = {
 class Engine(Protocol):
     """The program of an artefact, ready to compute; it does one call at a time, from any thread."""
 
-    def predict(self, image_BHWC: Bytes) -> Bytes:
+    def predict(self, image_BHWC: UInt8Array) -> UInt8Array:
         """Road probability of a batch.
 
         Args:
@@ -131,7 +131,7 @@ def choose(libraries: Collection[str], *, gpu: bool) -> EngineName:
     raise StartError(f"no engine is installed; {INSTALL['openvino']}")
 
 
-def predict_all(engine: Engine, images_HWC: Sequence[Bytes]) -> list[Bytes]:
+def predict_all(engine: Engine, images_HWC: Sequence[UInt8Array]) -> list[UInt8Array]:
     """Predict pictures of any sizes, those of equal shape in one batch.
 
     Args:
@@ -144,7 +144,7 @@ def predict_all(engine: Engine, images_HWC: Sequence[Bytes]) -> list[Bytes]:
     places: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for place, image_HWC in enumerate(images_HWC):
         places[image_HWC.shape].append(place)
-    prob_by_place: dict[int, Bytes] = {}
+    prob_by_place: dict[int, UInt8Array] = {}
     for same_shape in places.values():
         prob_BHW = engine.predict(np.stack([images_HWC[place] for place in same_shape]))
         prob_by_place.update(zip(same_shape, prob_BHW, strict=True))

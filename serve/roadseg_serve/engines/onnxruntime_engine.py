@@ -7,7 +7,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, I
 
 from roadseg_serve.engines.batch import quantise
 from roadseg_serve.errors import ArtefactError
-from roadseg_serve.messages import Bytes
+from roadseg_serve.messages import UInt8Array
 
 
 class OnnxRuntimeEngine:
@@ -29,7 +29,7 @@ class OnnxRuntimeEngine:
         except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf) as error:
             raise ArtefactError(f"ONNX Runtime cannot load {onnx_path}; publish the model again") from error
 
-    def predict(self, image_BHWC: Bytes) -> Bytes:
+    def predict(self, image_BHWC: UInt8Array) -> UInt8Array:
         """See `Engine`."""
         (prob_BHW,) = self._session.run(["prob"], {"image": image_BHWC})
         return quantise(prob_BHW)

@@ -6,7 +6,7 @@ import openvino
 
 from roadseg_serve.engines.batch import quantise
 from roadseg_serve.errors import ArtefactError
-from roadseg_serve.messages import Bytes
+from roadseg_serve.messages import UInt8Array
 
 
 class OpenVinoEngine:
@@ -32,7 +32,7 @@ class OpenVinoEngine:
             raise ArtefactError(f"OpenVINO cannot load {onnx_path}; publish the model again") from error
         self._request = program.create_infer_request()
 
-    def predict(self, image_BHWC: Bytes) -> Bytes:
+    def predict(self, image_BHWC: UInt8Array) -> UInt8Array:
         """See `Engine`."""
         self._request.infer([image_BHWC], share_inputs=True)
         return quantise(self._request.get_output_tensor().data)

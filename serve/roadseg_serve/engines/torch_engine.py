@@ -12,7 +12,7 @@ from torch.export.passes import move_to_device_pass  # noqa: TID251
 
 from roadseg_serve.engines.batch import bucket
 from roadseg_serve.errors import ArtefactError, StartError
-from roadseg_serve.messages import Bytes
+from roadseg_serve.messages import UInt8Array
 
 # A graph keeps its own input and output on the GPU, so the shapes that were used least recently make room.
 MAX_GRAPHS = 64
@@ -58,10 +58,10 @@ class TorchEngine:
         self._compute: Compute = GraphedProgram(program) if gpu else PlainProgram(program)
 
     @torch.inference_mode()
-    def predict(self, image_BHWC: Bytes) -> Bytes:
+    def predict(self, image_BHWC: UInt8Array) -> UInt8Array:
         """See `Engine`."""
         torch.set_num_threads(self._num_threads)  # here, as PyTorch keeps one number for all engines of a process
-        prob_BHW: Bytes = self._compute(torch.from_numpy(image_BHWC)).numpy()
+        prob_BHW: UInt8Array = self._compute(torch.from_numpy(image_BHWC)).numpy()
         return prob_BHW
 
 

@@ -14,7 +14,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from roadseg_serve.errors import ModelUnavailableError, OverloadedError, RefitError
 from roadseg_serve.http.api import STEPS, Service, create_api
 from roadseg_serve.http.stream import Streams
-from roadseg_serve.messages import Answer, Format, Frame, ModelName, Placement, Prediction, Wish
+from roadseg_serve.messages import Answer, AnswerOptions, Format, Frame, ModelName, Placement, Prediction
 from roadseg_serve.models.manifest import Manifest, SizeRule
 from roadseg_serve.observe.metrics import Metrics
 from roadseg_serve.observe.watch import Watch, look_around
@@ -86,7 +86,7 @@ class Ingress:
             )
         )
 
-    async def segment(self, data: bytes, wish: Wish) -> Answer:
+    async def segment(self, data: bytes, wish: AnswerOptions) -> Answer:
         """Uploaded bytes to the answer. What is between goes from replica to replica, not through here.
 
         Raises:

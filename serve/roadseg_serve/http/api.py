@@ -40,7 +40,7 @@ from roadseg_serve.http.openapi import (
 )
 from roadseg_serve.http.problem import answer_http_exception, refuse_parameters
 from roadseg_serve.http.stream import Streams
-from roadseg_serve.messages import Answer, Format, ModelName, Wish
+from roadseg_serve.messages import Answer, AnswerOptions, Format, ModelName
 from roadseg_serve.models.manifest import Manifest
 from roadseg_serve.observe.status import Status
 from roadseg_serve.settings import BackpressureConfig, GateArgs
@@ -98,7 +98,7 @@ class Service:
         status: what the whole server is doing; raises ModelUnavailableError.
     """
 
-    segment: Callable[[bytes, Wish], Awaitable[Answer]]
+    segment: Callable[[bytes, AnswerOptions], Awaitable[Answer]]
     probe: Callable[[], Awaitable[ModelName]]
     manifest: Manifest
     max_upload_bytes: int
@@ -153,7 +153,7 @@ def create_api(service: Service) -> FastAPI:
             curl -F file=@road.png 'http://localhost:5000/upload?format=json&threshold=0.7'
         """
         started_s = time.perf_counter()
-        wish = Wish(form or negotiate(", ".join(request.headers.getlist("accept"))), threshold)
+        wish = AnswerOptions(form or negotiate(", ".join(request.headers.getlist("accept"))), threshold)
         answer = await service.segment(await receive_file(request, service.max_upload_bytes), wish)
         answer = complete(answer, request.state.request_id)
         request.state.answer = answer  # for the log
@@ -162,7 +162,7 @@ def create_api(service: Service) -> FastAPI:
 
     @api.websocket("/stream")
     async def stream(socket: WebSocket, form: FormatQuery = None, threshold: ThresholdQuery = None) -> None:
-        wish = Wish(form or Format.JPEG, threshold)
+        wish = AnswerOptions(form or Format.JPEG, threshold)
         await service.streams.converse(
             socket.receive, socket.send, wish, socket.state.request_id, socket.scope.get("subprotocols", [])
         )

@@ -17,7 +17,7 @@ from roadseg_serve.errors import (
     bare_problem,
     problem_body,
 )
-from roadseg_serve.messages import Format, ModelName, Placement, Prediction, Wish
+from roadseg_serve.messages import AnswerOptions, Format, ModelName, Placement, Prediction
 from roadseg_serve.models.manifest import Manifest
 from roadseg_serve.observe.status import DeploymentStatus, LoadedModel, Moment, Quantiles, Status
 from roadseg_serve.stages.findings import Reply, complete
@@ -110,7 +110,7 @@ def example_findings(manifest: Manifest) -> Json:
         threshold=manifest.threshold,
         model=ModelName(manifest.name, manifest.version),
     )
-    made = replace(answer(prediction, Wish(Format.JSON), None, None), times_s=EXAMPLE_TIMES_S)
+    made = replace(answer(prediction, AnswerOptions(Format.JSON), None, None), times_s=EXAMPLE_TIMES_S)
     return Reply.model_validate_json(complete(made, EXAMPLE_REQUEST_ID).body).model_dump(mode="json")
 
 

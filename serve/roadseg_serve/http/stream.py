@@ -17,11 +17,11 @@ from starlette.types import Message, Receive, Send
 from starlette.websockets import WebSocketDisconnect
 
 from roadseg_serve.errors import RequestError, problem_body, problem_of
-from roadseg_serve.messages import Answer, Wish
+from roadseg_serve.messages import Answer, AnswerOptions
 from roadseg_serve.observe import trace
 from roadseg_serve.stages.findings import complete
 
-Segment = Callable[[bytes, Wish], Awaitable[Answer]]
+Segment = Callable[[bytes, AnswerOptions], Awaitable[Answer]]
 Problem = dict[str, Any]  # RFC 9457
 Work = Callable[[bytes], Coroutine[None, None, Answer | Problem]]
 
@@ -84,7 +84,7 @@ class Streams:
         self._stopped.set()
 
     async def converse(
-        self, receive: Receive, send: Send, wish: Wish, request_id: str, subprotocols: Sequence[str] = ()
+        self, receive: Receive, send: Send, wish: AnswerOptions, request_id: str, subprotocols: Sequence[str] = ()
     ) -> None:
         """One conversation, from the handshake to the close.
 
@@ -122,7 +122,7 @@ class Streams:
                 # Not asyncio.timeout: before Python 3.11.3 it takes the end of the task group for a cancellation.
                 await asyncio.wait_for(send(message), self._idle_timeout_s)
 
-    async def _attempt(self, data: bytes, wish: Wish, request_id: str) -> Answer | Problem:
+    async def _attempt(self, data: bytes, wish: AnswerOptions, request_id: str) -> Answer | Problem:
         try:
             with trace.begin("WS /stream frame", {"roadseg.request_id": request_id}):
                 return complete(await self._segment(data, wish), request_id)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from roadseg_serve.engines.engine import EngineName
 from roadseg_serve.errors import FileError, InputError, RequestError
-from roadseg_serve.messages import Format, Wish
+from roadseg_serve.messages import AnswerOptions, Format
 from roadseg_serve.offline.inputs import check_inputs_are_kept, find, plan
 from roadseg_serve.offline.outcome import Tally, summary_file
 from roadseg_serve.offline.segment import LIMITS, Options, Segmenter, segment_bytes, segment_files
@@ -80,7 +80,7 @@ def segment_paths(
     return tally.num_failed == 0
 
 
-def segment_stdin(*, model: str, engine: EngineName | Literal["auto"], wish: Wish) -> None:
+def segment_stdin(*, model: str, engine: EngineName | Literal["auto"], wish: AnswerOptions) -> None:
     """Segment the picture on standard input to standard output.
 
     Raises:

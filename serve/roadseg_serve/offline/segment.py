@@ -19,7 +19,7 @@ import numpy as np
 
 from roadseg_serve.engines.engine import EngineName, create_engine, predict_all, program_of, warm_up
 from roadseg_serve.errors import FileError, RoadsegError
-from roadseg_serve.messages import Answer, Format, Frame, ModelName, Prediction, Wish
+from roadseg_serve.messages import Answer, AnswerOptions, Format, Frame, ModelName, Prediction
 from roadseg_serve.models import artefact
 from roadseg_serve.offline.inputs import SUFFIXES, Job
 from roadseg_serve.offline.outcome import Outcome
@@ -96,7 +96,7 @@ class Options:
     num_jobs: int = 2
 
 
-def segment_bytes(segmenter: Segmenter, data: bytes, wish: Wish) -> Answer:
+def segment_bytes(segmenter: Segmenter, data: bytes, wish: AnswerOptions) -> Answer:
     """One picture, as a server would answer it.
 
     Raises:
@@ -230,7 +230,7 @@ def _segment_pictures(segmenter: Segmenter, jobs: Sequence[Job], options: Option
         return frame_of(_read(job.source), LIMITS, segmenter.size_rule, keep_picture=keep_picture)
 
     def finish(job: Job, frame: Frame, prediction: Prediction) -> Outcome:
-        made = answer(prediction, Wish(job.format, options.threshold), frame, None)
+        made = answer(prediction, AnswerOptions(job.format, options.threshold), frame, None)
         _write(job.target, made.body)
         return Outcome(
             source=job.source,
@@ -322,7 +322,7 @@ def _frame_files(segmenter: Segmenter, job: Job, options: Options, reader: "Read
         return fit(reader.picture_of(frame), segmenter.size_rule)
 
     def finish(video_frame: "VideoFrame", _frame: Frame, prediction: Prediction) -> float:
-        made = answer(prediction, Wish(job.format, options.threshold), None, None)
+        made = answer(prediction, AnswerOptions(job.format, options.threshold), None, None)
         _write(target_of(video_frame), made.body)
         return made.road_share
 

@@ -22,7 +22,7 @@ from av.stream import Stream
 from av.video.reformatter import ColorRange, Colorspace
 
 from roadseg_serve.errors import FileError
-from roadseg_serve.messages import Bytes
+from roadseg_serve.messages import UInt8Array
 
 # What is missing at the end of a video before it counts as cut short: lengths in headers are not exact.
 MISSING_S = 1.0
@@ -141,11 +141,11 @@ class Reader:
             raise FileError("None of its frames can be read. Copy or convert it again.")
         self.fault = self._what_is_wrong()
 
-    def picture_of(self, frame: VideoFrame) -> Bytes:
+    def picture_of(self, frame: VideoFrame) -> UInt8Array:
         """The frame as upright image_HWC, RGB, uint8 in [0, 255]; may be called in any thread."""
         # Of the stream's size, should a frame have another; one thread, as several frames are converted at a time.
         rgb = frame.raw.reformat(width=self._stream.width, height=self._stream.height, format="rgb24", threads=1)
-        image_HWC: Bytes = rgb.to_ndarray().astype(np.uint8, copy=False)
+        image_HWC: UInt8Array = rgb.to_ndarray().astype(np.uint8, copy=False)
         return np.ascontiguousarray(np.rot90(image_HWC, self.quarter_turns))
 
     def _raw_frames(self) -> Iterator[av.VideoFrame]:
@@ -271,7 +271,7 @@ class Writer:
                 self._container.mux(packet)
 
 
-def to_yuv(image_HWC: Bytes) -> av.VideoFrame:
+def to_yuv(image_HWC: UInt8Array) -> av.VideoFrame:
     """A picture as encoders take it: 4:2:0, BT.709.
 
     Args:

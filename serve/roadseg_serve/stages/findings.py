@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from roadseg_serve.messages import MEDIA_TYPES, Answer, Bytes, Format, ModelName
+from roadseg_serve.messages import MEDIA_TYPES, Answer, Format, ModelName, UInt8Array
 
 
 class ModelVersion(BaseModel):
@@ -67,7 +67,7 @@ class Reply(Findings):
 
 
 def findings(
-    mask_HW: Bytes,
+    mask_HW: UInt8Array,
     mask_png: bytes,
     *,
     road_share: float,
@@ -113,7 +113,7 @@ def complete(answer: Answer, request_id: str) -> Answer:
     return replace(answer, body=answer.body[:-1] + b"," + rest[1:].encode())
 
 
-def run_lengths(mask_HW: Bytes) -> list[int]:
+def run_lengths(mask_HW: UInt8Array) -> list[int]:
     """COCO's uncompressed run lengths: column by column, not road first.
 
     The format is described in the COCO API (https://github.com/cocodataset/cocoapi, `pycocotools/mask.py`).

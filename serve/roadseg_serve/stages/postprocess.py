@@ -12,7 +12,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from roadseg_serve.messages import MEDIA_TYPES, Answer, Bytes, Format, Frame, Placement, Prediction, Wish
+from roadseg_serve.messages import MEDIA_TYPES, Answer, AnswerOptions, Format, Frame, Placement, Prediction, UInt8Array
 from roadseg_serve.observe import trace
 from roadseg_serve.stages.findings import findings
 
@@ -27,7 +27,7 @@ ROAD_RGB = (26, 200, 110)
 ROAD_OPACITY = np.uint8(130)
 
 
-def unfit(prob_HW: Bytes, placement: Placement) -> Bytes:
+def unfit(prob_HW: UInt8Array, placement: Placement) -> UInt8Array:
     """Undo `preprocess.fit`: crop the padding, resize to the frame's own size (bilinear).
 
     Args:
@@ -54,7 +54,7 @@ def threshold_level(threshold: float) -> int:
     return math.ceil(round(threshold * 255, 9))
 
 
-def binarise(prob_HW: Bytes, threshold: float) -> Bytes:
+def binarise(prob_HW: UInt8Array, threshold: float) -> UInt8Array:
     """Road or not: 255 where the probability reaches `threshold_level`, else 0.
 
     Args:
@@ -68,7 +68,7 @@ def binarise(prob_HW: Bytes, threshold: float) -> Bytes:
     return np.negative((prob_HW >= threshold_level(threshold)).view(np.uint8))
 
 
-def overlay(picture_HWC: Bytes, mask_HW: Bytes) -> Bytes:
+def overlay(picture_HWC: UInt8Array, mask_HW: UInt8Array) -> UInt8Array:
     """The picture with the road coloured: round((125 * picture + 130 * ROAD_RGB) / 255) on road, untouched elsewhere.
 
     Args:
@@ -83,21 +83,21 @@ def overlay(picture_HWC: Bytes, mask_HW: Bytes) -> Bytes:
     return np.asarray(image)
 
 
-def encode_jpeg(image: Bytes) -> bytes:
+def encode_jpeg(image: UInt8Array) -> bytes:
     """A mask_HW as 8-bit grey JPEG, of which the pixels from 128 on are the mask's 255; or an image_HWC as RGB JPEG."""
     buffer = BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()
 
 
-def encode_png(image_HW: Bytes) -> bytes:
+def encode_png(image_HW: UInt8Array) -> bytes:
     """A mask or a probability as 8-bit grey PNG, without loss."""
     buffer = BytesIO()
     Image.fromarray(image_HW).save(buffer, "PNG", compress_level=PNG_COMPRESS_LEVEL)
     return buffer.getvalue()
 
 
-def answer(prediction: Prediction, wish: Wish, frame: Frame | None, default_threshold: float | None) -> Answer:
+def answer(prediction: Prediction, wish: AnswerOptions, frame: Frame | None, default_threshold: float | None) -> Answer:
     """The answer to one upload.
 
     Args:
@@ -151,7 +151,7 @@ class Postprocess:
     def __init__(self, *, threshold: float | None) -> None:
         self._threshold = threshold
 
-    async def __call__(self, prediction: Prediction, wish: Wish, frame: Frame | None = None) -> Answer:
+    async def __call__(self, prediction: Prediction, wish: AnswerOptions, frame: Frame | None = None) -> Answer:
         """See `answer`."""
         with trace.part("postprocess"):
             return await asyncio.to_thread(answer, prediction, wish, frame, self._threshold)

@@ -15,7 +15,7 @@ from ray import serve
 from roadseg_serve.engines.batch import bucket
 from roadseg_serve.engines.engine import create_engine, predict_all, program_of, warm_up
 from roadseg_serve.errors import RefitError
-from roadseg_serve.messages import Bytes, Frame, ModelName, Prediction
+from roadseg_serve.messages import Frame, ModelName, Prediction, UInt8Array
 from roadseg_serve.models import artefact
 from roadseg_serve.models.manifest import SizeRule
 from roadseg_serve.observe import trace
@@ -96,6 +96,6 @@ class Model:
             for frame, prob_HW in zip(frames, probs_HW, strict=True)
         ]
 
-    def _predict_alone(self, images_HWC: list[Bytes]) -> list[Bytes]:
+    def _predict_alone(self, images_HWC: list[UInt8Array]) -> list[UInt8Array]:
         with self._one_call:
             return predict_all(self._engine, images_HWC)

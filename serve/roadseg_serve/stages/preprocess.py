@@ -19,7 +19,7 @@ from roadseg_serve.errors import (
     NotAnImageError,
     UploadTooLargeError,
 )
-from roadseg_serve.messages import Bytes, Frame, Placement
+from roadseg_serve.messages import Frame, Placement, UInt8Array
 from roadseg_serve.models.manifest import SizeRule
 from roadseg_serve.observe import trace
 from roadseg_serve.settings import AppArgs
@@ -67,7 +67,7 @@ class Limits:
         return cls(max_upload_bytes=args.max_upload_bytes, max_pixels=args.max_pixels)
 
 
-def decode(data: bytes, limits: Limits) -> Bytes:
+def decode(data: bytes, limits: Limits) -> UInt8Array:
     """Decode any still picture to upright RGB.
 
     Transparency lies on black. Of animations the first frame counts. EXIF orientation is applied. 16-bit grey
@@ -117,7 +117,7 @@ def decode(data: bytes, limits: Limits) -> Bytes:
     return np.asarray(rgb)
 
 
-def fit(image_HWC: Bytes, size_rule: SizeRule, *, keep_picture: bool = False) -> Frame:
+def fit(image_HWC: UInt8Array, size_rule: SizeRule, *, keep_picture: bool = False) -> Frame:
     """Bring a picture to the model's input size, its aspect ratio kept.
 
     Scale by s = min(short_side_px / short side, max_long_side_px / long side), each side to

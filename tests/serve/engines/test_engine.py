@@ -22,7 +22,7 @@ from roadseg_serve.engines.engine import (
     warm_up,
 )
 from roadseg_serve.errors import ArtefactError, StartError
-from roadseg_serve.messages import Bytes
+from roadseg_serve.messages import UInt8Array
 from roadseg_serve.models import artefact
 from roadseg_serve.models.artefact import Artefact
 from roadseg_serve.models.manifest import TORCH_FILE
@@ -78,7 +78,7 @@ def bundled() -> Artefact:
 
 
 @pytest.fixture(scope="module")
-def golden(bundled: Artefact) -> dict[str, Bytes]:
+def golden(bundled: Artefact) -> dict[str, UInt8Array]:
     """What the engines have to agree on: image_BHWC of streets and of noise, of many sizes and batches."""
     rng = np.random.default_rng(0)
     rule = bundled.manifest.input.size
@@ -95,7 +95,7 @@ def golden(bundled: Artefact) -> dict[str, Bytes]:
 
 
 @pytest.fixture(scope="module")
-def expected(bundled: Artefact, golden: dict[str, Bytes]) -> dict[str, Bytes]:
+def expected(bundled: Artefact, golden: dict[str, UInt8Array]) -> dict[str, UInt8Array]:
     """prob_BHW of the golden set by OpenVINO, picture by picture."""
     engine = create_engine("openvino", bundled, num_threads=1)
     return {
@@ -126,7 +126,7 @@ def test_answers_outlive_the_next_call(engine: Engine) -> None:
 
 @pytest.mark.parametrize("name", FLOAT_ENGINES)
 def test_engines_agree_within_a_level(
-    name: EngineName, bundled: Artefact, golden: dict[str, Bytes], expected: dict[str, Bytes]
+    name: EngineName, bundled: Artefact, golden: dict[str, UInt8Array], expected: dict[str, UInt8Array]
 ) -> None:
     engine = create_engine(name, bundled, num_threads=2)
     for what, image_BHWC in golden.items():
@@ -137,7 +137,7 @@ def test_engines_agree_within_a_level(
 
 @WITH_GPU
 def test_a_gpu_agrees_to_bfloat16s_precision(
-    bundled: Artefact, golden: dict[str, Bytes], expected: dict[str, Bytes]
+    bundled: Artefact, golden: dict[str, UInt8Array], expected: dict[str, UInt8Array]
 ) -> None:
     engine = create_engine("torch", bundled, num_threads=1, gpu=True)
     for _ in ("captured", "replayed"):
@@ -145,7 +145,7 @@ def test_a_gpu_agrees_to_bfloat16s_precision(
 
 
 def test_what_a_gpu_computes_agrees_in_bfloat16_on_the_cpu(
-    bundled: Artefact, golden: dict[str, Bytes], expected: dict[str, Bytes]
+    bundled: Artefact, golden: dict[str, UInt8Array], expected: dict[str, UInt8Array]
 ) -> None:
     """All of a GPU's way that needs none: the program is freed of its checks, traced for all shapes, and autocast."""
     from roadseg_serve.engines import torch_engine  # noqa: PLC0415  # only where an engine is made
@@ -160,7 +160,7 @@ def test_what_a_gpu_computes_agrees_in_bfloat16_on_the_cpu(
     exported = torch_engine.without_checks(torch.export.load(bundled.folder / TORCH_FILE))
     program = torch.compile(exported.module(check_guards=False), dynamic=True, backend=note)
     usual = ("three streets", "wide", "noise")
-    found: dict[str, Bytes] = {}
+    found: dict[str, UInt8Array] = {}
     for what in sorted(golden, key=lambda what: what not in usual):  # the usual ones first
         image_BHWC = torch.from_numpy(golden[what].copy())  # without gaps, as a GPU has it
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
@@ -230,7 +230,7 @@ def test_the_engine_reports_to_nobody() -> None:
     assert importlib.util.find_spec("openvino_telemetry") is None
 
 
-def _assert_alike(found: dict[str, Bytes], expected: dict[str, Bytes]) -> None:
+def _assert_alike(found: dict[str, UInt8Array], expected: dict[str, UInt8Array]) -> None:
     """As close as bfloat16 is: by levels everywhere, and by the mask at the threshold 0.5 on the streets."""
     for what, prob_BHW in found.items():
         assert np.abs(prob_BHW.astype(int) - expected[what]).mean() <= 0.5, what
@@ -259,7 +259,7 @@ def test_warm_up_predicts_each_batch_size_at_the_size_of_a_usual_frame(red_artef
         def __init__(self) -> None:
             self.shapes: list[tuple[int, ...]] = []
 
-        def predict(self, image_BHWC: Bytes) -> Bytes:
+        def predict(self, image_BHWC: UInt8Array) -> UInt8Array:
             self.shapes.append(image_BHWC.shape)
             return image_BHWC[..., 0]
 

@@ -13,7 +13,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from roadseg_serve.errors import ModelUnavailableError, OverloadedError, RefitError
 from roadseg_serve.graph.fused import Here
 from roadseg_serve.graph.ingress import Ingress
-from roadseg_serve.messages import Answer, Format, Frame, ModelName, Placement, Prediction, Wish
+from roadseg_serve.messages import Answer, AnswerOptions, Format, Frame, ModelName, Placement, Prediction
 from roadseg_serve.models import artefact
 from roadseg_serve.models.manifest import SizeRule
 from roadseg_serve.settings import AppArgs
@@ -30,7 +30,7 @@ async def preprocess(_data: bytes, size_rule: SizeRule, *, keep_picture: bool) -
     )
 
 
-async def postprocess(prediction: Prediction, _wish: Wish, frame: Frame | None) -> Answer:
+async def postprocess(prediction: Prediction, _wish: AnswerOptions, frame: Frame | None) -> Answer:
     body = b"overlay" if frame is not None and frame.picture_HWC is not None else b"mask"
     return Answer(body, "image/jpeg", prediction.model, 0.5, prediction.times_s)
 
@@ -51,7 +51,7 @@ def ingress_of(red_artefact: Path, model: Callable[[Frame], Awaitable[Prediction
 
 def test_a_frame_that_meets_the_next_version_is_fitted_anew(red_artefact: Path) -> None:
     ingress = ingress_of(red_artefact, predict_as(NEW, NEW_RULE))
-    assert asyncio.run(ingress.segment(b"", Wish())).model == NEW
+    assert asyncio.run(ingress.segment(b"", AnswerOptions())).model == NEW
 
 
 def test_health_follows_the_version_too(red_artefact: Path) -> None:
@@ -69,7 +69,7 @@ def test_both_versions_answer_while_they_change_places(red_artefact: Path) -> No
 
     async def ask() -> list[ModelName]:
         ingress = ingress_of(red_artefact, predict)
-        return [(await ingress.segment(b"", Wish())).model for _ in range(2)]
+        return [(await ingress.segment(b"", AnswerOptions())).model for _ in range(2)]
 
     assert asyncio.run(ask()) == [OLD, NEW]
 
@@ -81,7 +81,7 @@ def test_a_model_that_always_differs_is_a_problem_and_no_endless_loop(red_artefa
         raise RefitError(next(rules))
 
     with pytest.raises(ModelUnavailableError, match="Try again"):
-        asyncio.run(ingress_of(red_artefact, predict).segment(b"", Wish()))
+        asyncio.run(ingress_of(red_artefact, predict).segment(b"", AnswerOptions()))
 
 
 def test_a_full_stage_is_told_so(red_artefact: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_full_stage_is_told_so(red_artefact: Path) -> None:
         raise BackPressureError(num_queued_requests=9, max_queued_requests=9)
 
     with pytest.raises(OverloadedError, match="Try again"):
-        asyncio.run(ingress_of(red_artefact, predict).segment(b"", Wish()))
+        asyncio.run(ingress_of(red_artefact, predict).segment(b"", AnswerOptions()))
 
 
 @pytest.mark.parametrize("lost", [ActorDiedError(), WorkerCrashedError(), RayServeException("an upstream actor died")])
@@ -101,7 +101,7 @@ def test_a_replica_that_ends_while_it_works_is_told_and_not_tried_again(red_arte
         raise lost
 
     with pytest.raises(ModelUnavailableError, match="Send it again"):
-        asyncio.run(ingress_of(red_artefact, predict).segment(b"", Wish()))
+        asyncio.run(ingress_of(red_artefact, predict).segment(b"", AnswerOptions()))
     assert len(asked) == 1
 
 
@@ -126,8 +126,8 @@ def test_a_stage_here_takes_so_many_and_no_more() -> None:
 
 def test_only_an_overlay_carries_the_picture(red_artefact: Path) -> None:
     ingress = ingress_of(red_artefact, predict_as(OLD, artefact.read(red_artefact).manifest.input.size))
-    assert asyncio.run(ingress.segment(b"", Wish())).body == b"mask"
-    assert asyncio.run(ingress.segment(b"", Wish(Format.OVERLAY))).body == b"overlay"
+    assert asyncio.run(ingress.segment(b"", AnswerOptions())).body == b"mask"
+    assert asyncio.run(ingress.segment(b"", AnswerOptions(Format.OVERLAY))).body == b"overlay"
 
 
 def test_what_is_no_work_is_waiting(red_artefact: Path) -> None:
@@ -135,7 +135,7 @@ def test_what_is_no_work_is_waiting(red_artefact: Path) -> None:
         await asyncio.sleep(0.05)  # no stage calls this work
         return await predict_as(OLD, frame.size_rule)(frame)
 
-    answer = asyncio.run(ingress_of(red_artefact, predict).segment(b"", Wish()))
+    answer = asyncio.run(ingress_of(red_artefact, predict).segment(b"", AnswerOptions()))
     assert answer.times_s["decode"] == 0.001
     assert answer.times_s["queue"] >= 0.05 - 0.001
 
@@ -166,7 +166,7 @@ def test_what_was_asked_for_is_given_up_with_the_request(red_artefact: Path) -> 
     ingress = Ingress(*stages, args=AppArgs(), manifest=artefact.read(red_artefact).manifest)
 
     async def ask() -> None:
-        await asyncio.wait_for(ingress.segment(b"", Wish()), 0.05)
+        await asyncio.wait_for(ingress.segment(b"", AnswerOptions()), 0.05)
 
     with pytest.raises(TimeoutError):
         asyncio.run(ask())

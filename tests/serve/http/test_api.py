@@ -16,7 +16,7 @@ from PIL import Image
 from roadseg_serve.errors import PROBLEMS, BadUploadError, ModelUnavailableError, RequestError
 from roadseg_serve.http.api import FORM_ALLOWANCE_BYTES, Service, create_api
 from roadseg_serve.http.stream import Streams
-from roadseg_serve.messages import MEDIA_TYPES, Answer, Format, ModelName, Wish
+from roadseg_serve.messages import MEDIA_TYPES, Answer, AnswerOptions, Format, ModelName
 from roadseg_serve.models import artefact
 from roadseg_serve.settings import BackpressureConfig, GateArgs
 from tests.serve.gated import watched
@@ -25,7 +25,7 @@ MAX_UPLOAD_BYTES = 1000
 MODEL = ModelName("red", "1")
 
 
-async def echo(data: bytes, wish: Wish) -> Answer:
+async def echo(data: bytes, wish: AnswerOptions) -> Answer:
     return Answer(
         body=b"mask of " + data,
         media_type=MEDIA_TYPES[wish.format],
@@ -94,11 +94,11 @@ def test_server_timing_has_the_steps_in_order_and_the_total(service: dict[str, A
     assert re.fullmatch(r"total;dur=\d+\.\d{3}", total)
 
 
-def wish_of(service: dict[str, Any], query: str = "", accept: str | None = "*/*") -> Wish:
+def wish_of(service: dict[str, Any], query: str = "", accept: str | None = "*/*") -> AnswerOptions:
     """What the graph is asked for."""
-    wishes: list[Wish] = []
+    wishes: list[AnswerOptions] = []
 
-    async def note(data: bytes, wish: Wish) -> Answer:
+    async def note(data: bytes, wish: AnswerOptions) -> Answer:
         wishes.append(wish)
         return await echo(data, wish)
 
@@ -119,22 +119,22 @@ def wish_of(service: dict[str, Any], query: str = "", accept: str | None = "*/*"
 @pytest.mark.parametrize(
     ("query", "accept", "wish"),
     [
-        ("", None, Wish()),
-        ("", "*/*", Wish()),
-        ("", "image/png", Wish(Format.PNG)),
-        ("", "application/json", Wish(Format.JSON)),
+        ("", None, AnswerOptions()),
+        ("", "*/*", AnswerOptions()),
+        ("", "image/png", AnswerOptions(Format.PNG)),
+        ("", "application/json", AnswerOptions(Format.JSON)),
         # `format` goes before Accept, even before one that nothing satisfies.
-        ("?format=jpeg", "image/png", Wish()),
-        ("?format=overlay", "image/png", Wish(Format.OVERLAY)),
-        ("?format=probability", "text/plain", Wish(Format.PROBABILITY)),
-        ("?threshold=0.25", None, Wish(threshold=0.25)),
-        ("?threshold=0", None, Wish(threshold=0.0)),
-        ("?threshold=1&format=json", None, Wish(Format.JSON, 1.0)),
-        ("?colour=red", None, Wish()),  # what we do not know is not ours
+        ("?format=jpeg", "image/png", AnswerOptions()),
+        ("?format=overlay", "image/png", AnswerOptions(Format.OVERLAY)),
+        ("?format=probability", "text/plain", AnswerOptions(Format.PROBABILITY)),
+        ("?threshold=0.25", None, AnswerOptions(threshold=0.25)),
+        ("?threshold=0", None, AnswerOptions(threshold=0.0)),
+        ("?threshold=1&format=json", None, AnswerOptions(Format.JSON, 1.0)),
+        ("?colour=red", None, AnswerOptions()),  # what we do not know is not ours
     ],
 )
 def test_format_and_accept_and_threshold_are_a_wish(
-    service: dict[str, Any], query: str, accept: str | None, wish: Wish
+    service: dict[str, Any], query: str, accept: str | None, wish: AnswerOptions
 ) -> None:
     assert wish_of(service, query, accept) == wish
 
@@ -252,7 +252,7 @@ def test_a_length_that_is_not_announced_or_a_lie_is_cut_off(service: dict[str, A
 
 @pytest.mark.parametrize("kind", PROBLEMS)
 def test_every_refusal_is_a_problem(service: dict[str, Any], kind: type[RequestError]) -> None:
-    async def refuse(_data: bytes, _wish: Wish) -> Answer:
+    async def refuse(_data: bytes, _wish: AnswerOptions) -> Answer:
         raise kind("what to do")
 
     response = ask(service | {"segment": refuse}, "POST", "/upload", files={"file": b"x"})
@@ -261,7 +261,7 @@ def test_every_refusal_is_a_problem(service: dict[str, Any], kind: type[RequestE
 
 
 def test_a_fault_of_ours_is_a_500_without_its_inside(service: dict[str, Any]) -> None:
-    async def fail(_data: bytes, _wish: Wish) -> Answer:
+    async def fail(_data: bytes, _wish: AnswerOptions) -> Answer:
         raise RuntimeError("inside")
 
     response = ask(service | {"segment": fail}, "POST", "/upload", files={"file": b"x"})
@@ -319,8 +319,8 @@ def test_a_stream_has_the_parameters_and_the_id_of_an_upload(service: dict[str, 
             assert (refusal["status"], refusal["request_id"]) == (400, "id-of-the-client")
             inbox.put_nowait({"type": "websocket.disconnect", "code": 1000})
 
-    async def picky(data: bytes, wish: Wish) -> Answer:
-        assert wish == Wish(Format.PNG, 0.25)
+    async def picky(data: bytes, wish: AnswerOptions) -> Answer:
+        assert wish == AnswerOptions(Format.PNG, 0.25)
         if data == b"bad":
             raise BadUploadError("Send another.")
         return await echo(data, wish)

@@ -8,12 +8,12 @@ from starlette.types import Receive, Scope, Send
 
 from roadseg_serve.errors import BadKeyError, OverloadedError, RequestError
 from roadseg_serve.http.problem import Problems
-from roadseg_serve.messages import Answer, Wish
+from roadseg_serve.messages import Answer, AnswerOptions
 from roadseg_serve.settings import BackpressureConfig, GateArgs
 from tests.serve.gated import UPLOAD, api_of, ask
 
 
-async def overloaded(_data: bytes, _wish: Wish) -> Answer:
+async def overloaded(_data: bytes, _wish: AnswerOptions) -> Answer:
     raise OverloadedError("Too many are waiting.")
 
 

@@ -10,12 +10,12 @@ from ray.serve._private.http_util import RequestIdMiddleware, validate_http_prox
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from roadseg_serve.http.request_id import around_ray
-from roadseg_serve.messages import Answer, Wish
+from roadseg_serve.messages import Answer, AnswerOptions
 from roadseg_serve.settings import GateArgs
 from tests.serve.gated import UPLOAD, api_of, ask
 
 
-async def fail(_data: bytes, _wish: Wish) -> Answer:
+async def fail(_data: bytes, _wish: AnswerOptions) -> Answer:
     await asyncio.sleep(0.1)
     raise RuntimeError
 

@@ -11,11 +11,11 @@ from starlette.websockets import WebSocketDisconnect
 
 from roadseg_serve.errors import DamagedImageError, RequestError
 from roadseg_serve.http.stream import IDLE, MAX_BYTES_PER_S, MAX_UNREAD, Streams
-from roadseg_serve.messages import Answer, Format, ModelName, Wish
+from roadseg_serve.messages import Answer, AnswerOptions, Format, ModelName
 
 HANG_S = 30  # ends a test that would wait for ever
 MAX_FRAME_BYTES = 100
-DEFAULT = Wish()
+DEFAULT = AnswerOptions()
 
 
 class Bench:
@@ -23,11 +23,11 @@ class Bench:
 
     def __init__(self) -> None:
         self.started: asyncio.Queue[bytes] = asyncio.Queue()
-        self.wishes: list[Wish] = []
+        self.wishes: list[AnswerOptions] = []
         self.cancelled: list[bytes] = []
         self._outcomes: dict[bytes, asyncio.Future[Answer]] = {}
 
-    async def segment(self, data: bytes, wish: Wish) -> Answer:
+    async def segment(self, data: bytes, wish: AnswerOptions) -> Answer:
         self.wishes.append(wish)
         self._outcomes[bytes(data)] = asyncio.get_running_loop().create_future()
         self.started.put_nowait(bytes(data))
@@ -94,13 +94,13 @@ class Client:
         return header["frame"], header["skipped"], body
 
 
-def streams_of(segment: Callable[[bytes, Wish], Awaitable[Answer]], **options: Any) -> Streams:
+def streams_of(segment: Callable[[bytes, AnswerOptions], Awaitable[Answer]], **options: Any) -> Streams:
     limits: dict[str, Any] = {"max_frame_bytes": MAX_FRAME_BYTES, "max_streams": 4, "note_refusal": lambda _error: None}
     return Streams(segment, **limits | options)
 
 
 @contextmanager
-def connected(streams: Streams, client: Client, wish: Wish = DEFAULT) -> Iterator[asyncio.Task[None]]:
+def connected(streams: Streams, client: Client, wish: AnswerOptions = DEFAULT) -> Iterator[asyncio.Task[None]]:
     task = asyncio.create_task(streams.converse(client.receive, client.transmit, wish, "id-1"))
     try:
         yield task
@@ -111,7 +111,7 @@ def connected(streams: Streams, client: Client, wish: Wish = DEFAULT) -> Iterato
 Story = Callable[[Client, Bench], Awaitable[None]]
 
 
-def tell(story: Story, wish: Wish = DEFAULT, **options: Any) -> None:
+def tell(story: Story, wish: AnswerOptions = DEFAULT, **options: Any) -> None:
     """Play one conversation."""
 
     async def play() -> None:
@@ -145,13 +145,13 @@ def test_a_frame_gets_its_mask() -> None:
             "timings_ms": {"infer": 12.3},
         }
         assert await client.got.get() == {"type": "websocket.send", "bytes": b"mask of A"}
-        assert bench.wishes == [Wish()]
+        assert bench.wishes == [AnswerOptions()]
 
     tell(story)
 
 
 def test_every_frame_is_segmented_as_wished() -> None:
-    wish = Wish(Format.PNG, 0.25)
+    wish = AnswerOptions(Format.PNG, 0.25)
 
     async def story(client: Client, bench: Bench) -> None:
         for frame in (b"A", b"B"):
@@ -191,7 +191,7 @@ def test_no_more_than_the_frames_in_flight_and_the_newest_are_kept() -> None:
     alive: set[bytes] = set()
 
     class Frame(bytes):
-        """Bytes that tell when they are let go."""
+        """UInt8Array that tell when they are let go."""
 
         def __del__(self) -> None:
             alive.discard(bytes(self))

@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from roadseg_serve.errors import DamagedImageError, FileError, InputError, RoadsegError
-from roadseg_serve.messages import Bytes, Format, Frame, ModelName, Placement, Prediction, Wish
+from roadseg_serve.messages import AnswerOptions, Format, Frame, ModelName, Placement, Prediction, UInt8Array
 from roadseg_serve.models.manifest import SizeRule
 from roadseg_serve.offline.inputs import Job, find, plan
 from roadseg_serve.offline.outcome import Outcome, Tally, summary_file
@@ -24,7 +24,7 @@ from roadseg_serve.offline.segment import MAX_BATCH_SIZE, Options, Segmenter, fl
 WIDTH, HEIGHT = 96, 64  # the red model takes this size as it is
 
 
-def picture(num_road_columns: int, *, red: int = 200, width: int = WIDTH, height: int = HEIGHT) -> Bytes:
+def picture(num_road_columns: int, *, red: int = 200, width: int = WIDTH, height: int = HEIGHT) -> UInt8Array:
     """image_HWC: that many columns on the left are red, the others blue."""
     image_HWC = np.zeros((height, width, 3), np.uint8)
     image_HWC[:, :num_road_columns] = (red, 0, 0)
@@ -32,7 +32,7 @@ def picture(num_road_columns: int, *, red: int = 200, width: int = WIDTH, height
     return image_HWC
 
 
-def save(path: Path, image_HWC: Bytes) -> Path:
+def save(path: Path, image_HWC: UInt8Array) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image_HWC).save(path)
     return path
@@ -98,7 +98,7 @@ def test_every_format(segmenter: Segmenter, tmp_path: Path, wanted: Format, suff
         assert (left, right) == ((200 if wanted is Format.PROBABILITY else 255), 0)
     # The same as of a server, which calls the same functions.
     assert (tmp_path / "out" / f"a{suffix}").read_bytes() == segment_bytes(
-        segmenter, source.read_bytes(), Wish(wanted)
+        segmenter, source.read_bytes(), AnswerOptions(wanted)
     ).body
     assert outcomes["a.png"].road_share == 0.5
 

@@ -13,13 +13,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from roadseg_serve.errors import FileError
-from roadseg_serve.messages import Bytes, Format
+from roadseg_serve.messages import Format, UInt8Array
 from roadseg_serve.offline.inputs import Input, plan
 from roadseg_serve.offline.outcome import Outcome
 from roadseg_serve.offline.segment import Options, Segmenter, segment_files
 from roadseg_serve.offline.video import Reader
 
-MakeFrame = Callable[[int], Bytes]
+MakeFrame = Callable[[int], UInt8Array]
 MILLISECOND = Fraction(1, 1000)
 
 # Coding is not exact, and its edges are blurred: looked at in the midst of flat areas.
@@ -78,7 +78,7 @@ def steady(num_frames: int) -> list[int]:
     return [100 * index for index in range(num_frames)]
 
 
-def read_video(path: Path) -> tuple[list[int], list[Bytes]]:
+def read_video(path: Path) -> tuple[list[int], list[UInt8Array]]:
     """Times in milliseconds and frames as image_HWC, as any player sees them."""
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
@@ -119,7 +119,7 @@ def test_an_overlay_has_the_times_of_the_video(segmenter: Segmenter, tmp_path: P
 
 
 def test_each_frame_has_its_own_mask(segmenter: Segmenter, tmp_path: Path) -> None:
-    def frame_of(index: int) -> Bytes:
+    def frame_of(index: int) -> UInt8Array:
         image_HWC = np.full((64, 96, 3), BLUE, np.uint8)
         image_HWC[:, : 16 * (index % 6)] = RED
         return image_HWC
@@ -196,7 +196,7 @@ def test_sound_that_mp4_cannot_hold_is_left_out_and_named(segmenter: Segmenter, 
         assert [stream.type for stream in container.streams] == ["video"]
 
 
-def noise(_index: int) -> Bytes:
+def noise(_index: int) -> UInt8Array:
     """So that frames are of equal weight in the file."""
     return np.random.default_rng(_index).integers(0, 255, (64, 96, 3), np.uint8)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from roadseg_serve.messages import MEDIA_TYPES, Answer, Format, Frame, ModelName, Placement, Prediction, Wish
+from roadseg_serve.messages import MEDIA_TYPES, Answer, AnswerOptions, Format, Frame, ModelName, Placement, Prediction
 from roadseg_serve.models.manifest import SizeRule
 from roadseg_serve.stages.postprocess import answer, binarise, encode_jpeg, encode_png, overlay, threshold_level, unfit
 
@@ -96,7 +96,7 @@ PROB_HW = np.array([[200, 0, 100], [130, 90, 255]], np.uint8)
 PICTURE_HWC = np.full((2, 3, 3), 80, np.uint8)
 
 
-def answer_of(wish: Wish, default_threshold: float | None = None, prob_HW: Any = PROB_HW) -> Answer:
+def answer_of(wish: AnswerOptions, default_threshold: float | None = None, prob_HW: Any = PROB_HW) -> Answer:
     height, width = prob_HW.shape
     placement = Placement(height, width, height, width)
     prediction = Prediction(
@@ -109,7 +109,7 @@ def answer_of(wish: Wish, default_threshold: float | None = None, prob_HW: Any =
 
 @pytest.mark.parametrize("form", Format)
 def test_every_format_tells_model_share_and_times(form: Format) -> None:
-    made = answer_of(Wish(form))
+    made = answer_of(AnswerOptions(form))
     assert made.media_type == MEDIA_TYPES[form]
     assert made.model == ModelName("red", "1")
     assert made.road_share == 0.5
@@ -120,21 +120,23 @@ def test_every_format_tells_model_share_and_times(form: Format) -> None:
 
 
 def test_png_and_probability() -> None:
-    mask_HW = np.asarray(Image.open(io.BytesIO(answer_of(Wish(Format.PNG)).body)))
+    mask_HW = np.asarray(Image.open(io.BytesIO(answer_of(AnswerOptions(Format.PNG)).body)))
     assert mask_HW.tolist() == [[255, 0, 0], [255, 0, 255]]
-    prob_HW = np.asarray(Image.open(io.BytesIO(answer_of(Wish(Format.PROBABILITY)).body)))
+    prob_HW = np.asarray(Image.open(io.BytesIO(answer_of(AnswerOptions(Format.PROBABILITY)).body)))
     assert np.array_equal(prob_HW, PROB_HW)
 
 
 def test_overlay_is_a_colour_jpeg_of_the_picture() -> None:
-    image = Image.open(io.BytesIO(answer_of(Wish(Format.OVERLAY), prob_HW=np.full((2, 3), 255, np.uint8)).body))
+    image = Image.open(
+        io.BytesIO(answer_of(AnswerOptions(Format.OVERLAY), prob_HW=np.full((2, 3), 255, np.uint8)).body)
+    )
     assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (3, 2))
     # 125 / 255 of the 80 and 130 / 255 of the green are 52.5, 141.2, 95.3.
     assert np.abs(np.asarray(image) - np.array([52.5, 141.2, 95.3])).max() < 4  # lossy
 
 
 def test_json() -> None:
-    document = json.loads(answer_of(Wish(Format.JSON)).body)
+    document = json.loads(answer_of(AnswerOptions(Format.JSON)).body)
     png = base64.b64decode(document["mask"].pop("png_base64"))
     assert np.asarray(Image.open(io.BytesIO(png))).tolist() == [[255, 0, 0], [255, 0, 255]]
     assert document == {
@@ -161,6 +163,6 @@ def test_json() -> None:
 def test_the_wish_goes_before_the_servers_threshold_before_the_models(
     wish: float | None, server: float | None, share: float
 ) -> None:
-    made = answer_of(Wish(Format.PNG, wish), server)
+    made = answer_of(AnswerOptions(Format.PNG, wish), server)
     assert made.road_share == share
     assert np.mean(np.asarray(Image.open(io.BytesIO(made.body))) == 255) == share

@@ -14,7 +14,7 @@ from roadseg_train.fit.run import Member
 from roadseg_train.metrics import Histogram, confusion, iou
 from roadseg_train.network.model import RoadProgram, UNet
 from roadseg_train.network.views import Views
-from roadseg_train.storage.storage import at
+from roadseg_train.storage.path import storage_path
 
 Evaluate = Callable[..., Evaluation]
 
@@ -76,12 +76,12 @@ def test_it_is_read_back_as_written(tmp_path: Path, evaluate: Evaluate) -> None:
     evaluation = evaluate(num_robustness_frames=1)
     path = tmp_path / "metrics.json"
     path.write_text(evaluation.model_dump_json())
-    assert read_evaluation(at(path)) == evaluation
+    assert read_evaluation(storage_path(path)) == evaluation
     with pytest.raises(RunError, match="make it with roadseg-train evaluate"):
-        read_evaluation(at(tmp_path / "other.json"))
+        read_evaluation(storage_path(tmp_path / "other.json"))
     path.write_text("{}")
     with pytest.raises(RunError, match="evaluate again"):
-        read_evaluation(at(path))
+        read_evaluation(storage_path(path))
 
 
 def test_every_network_is_told(tmp_path: Path, evaluate: Evaluate, config: TrainConfig) -> None:
@@ -92,7 +92,7 @@ def test_every_network_is_told(tmp_path: Path, evaluate: Evaluate, config: Train
     # From before there could be several, it was one.
     older = evaluate().model_dump(mode="json", exclude={"others", "mirror", "scales"})
     (tmp_path / "metrics.json").write_text(json.dumps(older))
-    read = read_evaluation(at(tmp_path / "metrics.json"))
+    read = read_evaluation(storage_path(tmp_path / "metrics.json"))
     assert (len(read.members), read.views) == (1, Views())
 
 
@@ -105,7 +105,7 @@ def test_a_leaky_run_is_compared_with_the_same_recipe_only(
 
     def read(num_networks: int = 1, views: Views | None = None, split: str = "heldout", **changes: int) -> float:
         member = Member(run="runs/other", config=config.model_copy(update=changes), step=6)
-        return read_leaky_iou(at(path), members=[member] * num_networks, views=views or Views(), split=split)
+        return read_leaky_iou(storage_path(path), members=[member] * num_networks, views=views or Views(), split=split)
 
     assert read(seed=7) == leaky.overall.road_iou
     with pytest.raises(RunError, match="not of the same recipe"):

@@ -11,16 +11,16 @@ import torch
 
 from roadseg_train.fit import checkpoint
 from roadseg_train.storage.folder import Folder
+from roadseg_train.storage.path import StoragePath
 from roadseg_train.storage.s3 import S3Folder
-from roadseg_train.storage.storage import Place
 from tests.seaweed import Seaweed
 
 
-def publish(run: Place, step: int) -> None:
+def publish(run: StoragePath, step: int) -> None:
     checkpoint.publish_into(run, {"step": step, "w": torch.full((3,), float(step))}, step=step, metrics={"loss": 1.0})
 
 
-def test_the_newest_is_found_and_old_ones_go(place: Place) -> None:
+def test_the_newest_is_found_and_old_ones_go(place: StoragePath) -> None:
     for step in (2, 4, 10):
         publish(place, step)
     assert place.names() == ["checkpoint_0000004", "checkpoint_0000010"]
@@ -34,7 +34,7 @@ def test_the_newest_is_found_and_old_ones_go(place: Place) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "no state", "no record", "half a record", "nothing but a part"])
 def test_a_checkpoint_cut_short_is_never_used(
-    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+    place: StoragePath, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
     publish(place, 2)
     publish(place, 4)
@@ -62,22 +62,22 @@ def test_a_checkpoint_cut_short_is_never_used(
     assert broken.names() == [checkpoint.RECORD, checkpoint.STATE]
 
 
-def test_an_empty_run_has_none(place: Place) -> None:
+def test_an_empty_run_has_none(place: StoragePath) -> None:
     assert checkpoint.read_newest(place) is None
 
 
 CUT_SHORT = """
 import sys, torch
 from roadseg_train.fit import checkpoint
-from roadseg_train.storage import storage
-run = storage.at(sys.argv[1])
+from roadseg_train.storage import path as storage
+run = storage.storage_path(sys.argv[1])
 checkpoint.publish_into(run, {"step": 1}, step=1, metrics={})
 checkpoint.publish_into(run, {"step": 2, "w": torch.zeros(75_000_000)}, step=2, metrics={})
 """
 
 
 def test_a_writer_that_is_killed_leaves_the_former_checkpoint(
-    place: Place, tmp_path: Path, request: pytest.FixtureRequest
+    place: StoragePath, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     def has_begun() -> bool:
         if isinstance(place, Folder):
@@ -110,8 +110,8 @@ FILL_UP = """
 import sys, torch
 from roadseg_train import cli, errors
 from roadseg_train.fit import checkpoint
-from roadseg_train.storage import storage
-run = storage.at(sys.argv[1])
+from roadseg_train.storage import path as storage
+run = storage.storage_path(sys.argv[1])
 checkpoint.publish_into(run, {"step": 1, "w": torch.zeros(25_000)}, step=1, metrics={})
 try:
     checkpoint.publish_into(run, {"step": 2, "w": torch.zeros(250_000)}, step=2, metrics={})

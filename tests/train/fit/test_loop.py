@@ -21,7 +21,7 @@ from roadseg_train.fit.loop import (
     train,
 )
 from roadseg_train.fit.progress import Progress, Summary
-from roadseg_train.storage.storage import Place, at
+from roadseg_train.storage.path import StoragePath, storage_path
 
 
 class Host:
@@ -44,7 +44,9 @@ class Host:
         self.shown.append(progress)
 
 
-def run(config: TrainConfig, data: Path, place: Place, host: Host | None = None, machine: Machine = ONE_CPU) -> Summary:
+def run(
+    config: TrainConfig, data: Path, place: StoragePath, host: Host | None = None, machine: Machine = ONE_CPU
+) -> Summary:
     """Train into a place, from its newest checkpoint on."""
     frames = find_frames(data)
     return train(
@@ -57,14 +59,14 @@ def run(config: TrainConfig, data: Path, place: Place, host: Host | None = None,
     )
 
 
-def weights(place: Place) -> dict[str, torch.Tensor]:
+def weights(place: StoragePath) -> dict[str, torch.Tensor]:
     state = checkpoint.read_newest(place)
     assert state is not None
     average: dict[str, torch.Tensor] = state["average"]
     return average
 
 
-def test_a_run_that_was_cut_ends_as_the_undisturbed_one(place: Place, camvid: Path, config: TrainConfig) -> None:
+def test_a_run_that_was_cut_ends_as_the_undisturbed_one(place: StoragePath, camvid: Path, config: TrainConfig) -> None:
     run(config, camvid, place / "whole")
     with pytest.raises(KeyboardInterrupt):
         run(config, camvid, place / "cut", Host(crash_after=2))
@@ -77,28 +79,30 @@ def test_a_run_that_was_cut_ends_as_the_undisturbed_one(place: Place, camvid: Pa
 def test_a_run_that_is_asked_to_stop_saves_between_checkpoints(
     tmp_path: Path, camvid: Path, config: TrainConfig
 ) -> None:
-    run(config, camvid, at(tmp_path / "whole"))
+    run(config, camvid, storage_path(tmp_path / "whole"))
     first = Host(stop_after=3)
-    summary = run(config, camvid, at(tmp_path / "stopped"), first)
+    summary = run(config, camvid, storage_path(tmp_path / "stopped"), first)
     assert (summary.stopped, summary.step, summary.num_images) == (True, 3, 12)
     assert [metrics["step"] for metrics in first.reported] == [2, 3]
     assert "heldout_road_iou" not in first.reported[-1]  # leaving is urgent
-    summary = run(config, camvid, at(tmp_path / "stopped"))
+    summary = run(config, camvid, storage_path(tmp_path / "stopped"))
     assert (summary.stopped, summary.step, summary.num_images) == (False, 6, 24)
-    torch.testing.assert_close(weights(at(tmp_path / "stopped")), weights(at(tmp_path / "whole")), rtol=0, atol=0)
+    torch.testing.assert_close(
+        weights(storage_path(tmp_path / "stopped")), weights(storage_path(tmp_path / "whole")), rtol=0, atol=0
+    )
 
 
 def test_another_seed_is_another_run(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
     short = config.model_copy(update={"num_steps": 2})
-    run(short, camvid, at(tmp_path / "0"))
-    run(short.model_copy(update={"seed": 1}), camvid, at(tmp_path / "1"))
+    run(short, camvid, storage_path(tmp_path / "0"))
+    run(short.model_copy(update={"seed": 1}), camvid, storage_path(tmp_path / "1"))
     key = "module.unet.head.weight"
-    assert not torch.equal(weights(at(tmp_path / "0"))[key], weights(at(tmp_path / "1"))[key])
+    assert not torch.equal(weights(storage_path(tmp_path / "0"))[key], weights(storage_path(tmp_path / "1"))[key])
 
 
 def test_it_learns_the_drawn_road(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
     longer = config.model_copy(update={"num_steps": 60, "checkpoint_every_steps": 60, "ema_decay": 0.9})
-    summary = run(longer, camvid, at(tmp_path))
+    summary = run(longer, camvid, storage_path(tmp_path))
     # Everything called road would score the road's own share, a third, on the held-out frames.
     assert summary.best_heldout["road_iou"] > 0.6
     assert summary.best_step == 60
@@ -106,7 +110,7 @@ def test_it_learns_the_drawn_road(tmp_path: Path, camvid: Path, config: TrainCon
 
 def test_progress_counts_every_step(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
     host = Host()
-    summary = run(config, camvid, at(tmp_path), host)
+    summary = run(config, camvid, storage_path(tmp_path), host)
     assert [progress.step for progress in host.shown] == [1, 2, 3, 4, 5, 6]
     assert host.shown[0].heldout_iou is None
     assert host.shown[-1].heldout_iou == host.reported[1]["heldout_road_iou"]
@@ -119,8 +123,8 @@ def test_progress_counts_every_step(tmp_path: Path, camvid: Path, config: TrainC
 def test_the_curves_of_a_continued_run_are_one_line(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
     longer = config.model_copy(update={"num_steps": 30, "checkpoint_every_steps": 15})
     with pytest.raises(KeyboardInterrupt):
-        run(longer, camvid, at(tmp_path), Host(crash_after=15))
-    run(longer, camvid, at(tmp_path))
+        run(longer, camvid, storage_path(tmp_path), Host(crash_after=15))
+    run(longer, camvid, storage_path(tmp_path))
     assert len(list((tmp_path / "tensorboard").iterdir())) == 2
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()

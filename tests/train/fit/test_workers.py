@@ -13,7 +13,7 @@ from roadseg_train.fit.progress import Summary
 from roadseg_train.fit.run import RunRecord
 from roadseg_train.fit.stop import StopSignals
 from roadseg_train.fit.workers import MAX_FAILURES, persist, train_on_ray
-from roadseg_train.storage.storage import at
+from roadseg_train.storage.path import storage_path
 
 DONE = Summary(
     stopped=False,
@@ -84,10 +84,10 @@ def test_a_run_folder_that_ends_with_its_job_is_refused(tmp_path: Path, config: 
     unpacked = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
     record = RunRecord(config=config, data=[], split="fit", fit_frames=[])
     with pytest.raises(RunError, match="give --run a path that stays"):
-        train_on_ray(at(unpacked / "run"), record, plan(1), StopSignals())
+        train_on_ray(storage_path(unpacked / "run"), record, plan(1), StopSignals())
 
 
 def test_the_most_workers_must_find_a_picture_each(tmp_path: Path, config: TrainConfig) -> None:
     record = RunRecord(config=config, data=[], split="fit", fit_frames=[])
     with pytest.raises(RunError, match="choose at most 4 workers"):
-        train_on_ray(at(tmp_path / "run"), record, plan((1, 5)), StopSignals())
+        train_on_ray(storage_path(tmp_path / "run"), record, plan((1, 5)), StopSignals())

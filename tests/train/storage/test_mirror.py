@@ -8,18 +8,18 @@ import pytest
 
 from roadseg_train.errors import StorageError
 from roadseg_train.storage.mirror import mirror
-from roadseg_train.storage.storage import Place, at
+from roadseg_train.storage.path import StoragePath, storage_path
 from tests.seaweed import BUCKET, Seaweed
 
 
 @pytest.fixture
-def data(seaweed: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def data(seaweed: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoragePath:
     """A dataset of three pictures and what else lies there; the cache is empty."""
     monkeypatch.setenv("ROADSEG_CACHE", str(tmp_path / "cache"))
     for name in ("train/a.png", "train/b.PNG", "trainannot/a.png", "train.zip", "README"):
         seaweed.put(f"{tmp_path.name}/data/{name}", name.encode())
     seaweed.put(f"{tmp_path.name}/data-2/train/z.png", b"another's")
-    return at(f"s3://{BUCKET}/{tmp_path.name}/data")
+    return storage_path(f"s3://{BUCKET}/{tmp_path.name}/data")
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -27,10 +27,10 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_a_local_folder_is_its_own_copy(tmp_path: Path) -> None:
-    assert mirror(at(tmp_path), (".png",)) == tmp_path
+    assert mirror(storage_path(tmp_path), (".png",)) == tmp_path
 
 
-def test_pictures_are_fetched_once(data: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pictures_are_fetched_once(data: StoragePath, capsys: pytest.CaptureFixture[str]) -> None:
     copy = mirror(data, (".png",))
     assert contents(copy) == {name: name for name in ("train/a.png", "train/b.PNG", "trainannot/a.png")}
     assert "3/3" in capsys.readouterr().err  # the progress bar
@@ -39,7 +39,7 @@ def test_pictures_are_fetched_once(data: Place, capsys: pytest.CaptureFixture[st
 
 
 def test_what_changed_is_fetched_again_and_makes_another_copy(
-    data: Place, seaweed: Seaweed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: StoragePath, seaweed: Seaweed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = mirror(data, (".png",))
     capsys.readouterr()
@@ -51,7 +51,9 @@ def test_what_changed_is_fetched_again_and_makes_another_copy(
     assert contents(before)["train/a.png"] == "train/a.png"  # whoever reads the former copy is left in peace
 
 
-def test_a_copy_that_was_cut_short_is_finished(data: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_copy_that_was_cut_short_is_finished(
+    data: StoragePath, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = mirror(data, (".png",))
     capsys.readouterr()
     # As after a kill between two files: no copy yet, one object is missing and another is there in part.
@@ -64,7 +66,7 @@ def test_a_copy_that_was_cut_short_is_finished(data: Place, tmp_path: Path, caps
     assert "1/1" in capsys.readouterr().err
 
 
-def test_processes_of_one_machine_share_one_copy(data: Place, seaweed: Seaweed, tmp_path: Path) -> None:
+def test_processes_of_one_machine_share_one_copy(data: StoragePath, seaweed: Seaweed, tmp_path: Path) -> None:
     for number in range(60):
         seaweed.put(f"{tmp_path.name}/data/train/{number}.png", os.urandom(50_000))
     context = multiprocessing.get_context("spawn")
@@ -76,12 +78,14 @@ def test_processes_of_one_machine_share_one_copy(data: Place, seaweed: Seaweed, 
     assert not list((tmp_path / "cache").rglob("*.partial"))
 
 
-def test_an_address_with_nothing_is_told(data: Place) -> None:
+def test_an_address_with_nothing_is_told(data: StoragePath) -> None:
     with pytest.raises(StorageError, match=r"s3://.*/none holds no \.png; correct the address"):
         mirror(data / "none", (".png",))
 
 
-def test_a_cache_that_cannot_be_written_is_told(data: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_told(
+    data: StoragePath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ROADSEG_CACHE", str(tmp_path / "file"))
     with pytest.raises(StorageError, match="set ROADSEG_CACHE to a folder"):

@@ -6,13 +6,13 @@ import time
 
 import pytest
 
+from roadseg_train.storage.path import storage_path
 from roadseg_train.storage.s3 import RayStorage
-from roadseg_train.storage.storage import at
 from tests.seaweed import BUCKET, Seaweed
 
 
 def test_a_server_that_comes_back_is_waited_for(seaweed: Seaweed, capsys: pytest.CaptureFixture[str]) -> None:
-    place = at(f"s3://{BUCKET}/outage")
+    place = storage_path(f"s3://{BUCKET}/outage")
     (place / "before").write_text("kept")
     seaweed.kill()
 

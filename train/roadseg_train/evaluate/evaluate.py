@@ -30,7 +30,7 @@ from roadseg_train.metrics import (
 from roadseg_train.network.model import RoadProgram
 from roadseg_train.network.predict import predict_input, to_frame
 from roadseg_train.network.views import Scales, Views
-from roadseg_train.storage.storage import Place
+from roadseg_train.storage.path import StoragePath
 
 
 class FrameScore(BaseModel):
@@ -179,7 +179,7 @@ def evaluate_frames(
     )
 
 
-def read_evaluation(path: Place) -> Evaluation:
+def read_evaluation(path: StoragePath) -> Evaluation:
     """Read a metrics.json.
 
     Raises:
@@ -193,7 +193,7 @@ def read_evaluation(path: Place) -> Evaluation:
         raise RunError(f"{path} is no metrics.json of this version ({error}); evaluate again") from error
 
 
-def read_leaky_iou(path: Place, *, members: Sequence[Member], views: Views, split: str) -> float:
+def read_leaky_iou(path: StoragePath, *, members: Sequence[Member], views: Views, split: str) -> float:
     """The road IoU that the same recipe claims on its random split.
 
     Args:

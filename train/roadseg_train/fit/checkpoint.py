@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from roadseg_train.storage.storage import Place
+from roadseg_train.storage.path import StoragePath
 
 STATE, RECORD = "state.pt", "checkpoint.json"
 NUM_KEPT = 2
@@ -30,7 +30,7 @@ def folder_name(step: int) -> str:
     return f"{PREFIX}{step:07d}"
 
 
-def publish_into(run: Place, state: dict[str, Any], *, step: int, metrics: dict[str, float]) -> None:
+def publish_into(run: StoragePath, state: dict[str, Any], *, step: int, metrics: dict[str, float]) -> None:
     """Write a checkpoint into a run, the record last, and remove all but the newest ones.
 
     Raises:
@@ -46,7 +46,7 @@ def publish_into(run: Place, state: dict[str, Any], *, step: int, metrics: dict[
         old.remove()
 
 
-def read_newest(run: Place) -> dict[str, Any] | None:
+def read_newest(run: StoragePath) -> dict[str, Any] | None:
     """The state of the newest whole checkpoint of a run, on the CPU; None where there is none.
 
     Raises:
@@ -60,7 +60,7 @@ def read_newest(run: Place) -> dict[str, Any] | None:
     return None
 
 
-def newest_step(run: Place) -> int:
+def newest_step(run: StoragePath) -> int:
     """The step of the newest checkpoint whose record was written; 0 where there is none."""
     for folder in _folders(run):
         if RECORD in folder.names():
@@ -68,7 +68,7 @@ def newest_step(run: Place) -> int:
     return 0
 
 
-def _read(folder: Place) -> dict[str, Any] | None:
+def _read(folder: StoragePath) -> dict[str, Any] | None:
     """The state of a whole checkpoint; None where it was cut short."""
     try:
         record = CheckpointRecord.model_validate_json((folder / RECORD).read_text())
@@ -90,7 +90,7 @@ def _save(state: dict[str, Any], path: Path) -> None:
         raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
-def _folders(run: Place) -> list[Place]:
+def _folders(run: StoragePath) -> list[StoragePath]:
     return [run / name for name in reversed(run.names()) if name.startswith(PREFIX)]
 
 

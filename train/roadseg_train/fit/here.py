@@ -12,7 +12,7 @@ from roadseg_train.fit.plan import WorkerPlan
 from roadseg_train.fit.progress import Bar, Progress, Summary, display
 from roadseg_train.fit.run import RunRecord
 from roadseg_train.fit.stop import StopSignals
-from roadseg_train.storage.storage import Place
+from roadseg_train.storage.path import StoragePath
 
 
 class HereHost:
@@ -34,7 +34,7 @@ class HereHost:
         self.display.show(progress)
 
 
-def train_here(run: Place, record: RunRecord, plan: WorkerPlan, stop: StopSignals) -> Summary:
+def train_here(run: StoragePath, record: RunRecord, plan: WorkerPlan, stop: StopSignals) -> Summary:
     """Train in this process, without Ray, continuing from the newest whole checkpoint of the run.
 
     Raises:
@@ -51,7 +51,7 @@ def train_here(run: Place, record: RunRecord, plan: WorkerPlan, stop: StopSignal
         host.display.close()
 
 
-def train_record(run: Place, record: RunRecord, host: Host, machine: Machine) -> Summary:
+def train_record(run: StoragePath, record: RunRecord, host: Host, machine: Machine) -> Summary:
     """Train what a record asks for, as `loop.train` does."""
     return loop.train(
         record.config,

@@ -24,10 +24,10 @@ from roadseg_train.fit.progress import Clock, Progress, Summary, Totals
 from roadseg_train.metrics import score
 from roadseg_train.network.group import rank_and_size
 from roadseg_train.network.loss import bce_loss, class_loss, iou_loss, lovasz_loss
-from roadseg_train.network.model import Pupil, RoadProgram, normalise
+from roadseg_train.network.model import AuxHeadUNet, RoadProgram, normalise
 from roadseg_train.network.norm import pool_norms
 from roadseg_train.network.predict import predict_frames
-from roadseg_train.storage.storage import Place
+from roadseg_train.storage.path import StoragePath
 
 CURVES_EVERY_STEPS = 10
 
@@ -83,7 +83,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.config = config
         self.device = machine.device
-        self.network = Pupil(config.widths).to(self.device).to(memory_format=torch.channels_last)
+        self.network = AuxHeadUNet(config.widths).to(self.device).to(memory_format=torch.channels_last)
         self.network.classes.requires_grad_(config.class_weight > 0)  # else workers would wait for its gradients
         self.average = AveragedModel(self.network, multi_avg_fn=self._average, use_buffers=True)
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config.weight_decay))
@@ -178,7 +178,7 @@ def train(
     fit_frames: Sequence[Frame],
     heldout_frames: Sequence[Frame],
     *,
-    run: Place,
+    run: StoragePath,
     host: Host,
     machine: Machine,
 ) -> Summary:
@@ -293,7 +293,7 @@ def score_heldout(trainer: Trainer, frames: Sequence[Frame]) -> dict[str, float]
 class _Reports:
     """What the first worker tells while it trains: how far it is, and the learning curves."""
 
-    def __init__(self, config: TrainConfig, run: Place, host: Host, clock: Clock, step: int) -> None:
+    def __init__(self, config: TrainConfig, run: StoragePath, host: Host, clock: Clock, step: int) -> None:
         self._config, self._run, self._host, self._clock = config, run, host, clock
         self._folder = tempfile.TemporaryDirectory()
         self._curves = Curves(Path(self._folder.name), step)
@@ -370,7 +370,7 @@ def choose_dtype(config: TrainConfig, device: torch.device) -> tuple[torch.dtype
 def averaged_program(trainer: Trainer) -> RoadProgram:
     """The averaged network as it would be published, ready to predict."""
     network = trainer.average.module
-    assert isinstance(network, Pupil)
+    assert isinstance(network, AuxHeadUNet)
     return RoadProgram(network.unet).eval()
 
 

@@ -18,7 +18,7 @@ from roadseg_train.network.half import halve
 from roadseg_train.network.model import RoadProgram, UNet
 from roadseg_train.network.views import Views
 from roadseg_train.storage.mirror import mirror
-from roadseg_train.storage.storage import Place, at
+from roadseg_train.storage.path import StoragePath, storage_path
 
 RECORD = "run.json"
 
@@ -101,10 +101,10 @@ def fetch(data: Sequence[str]) -> list[Path]:
     Raises:
         StorageError: a dataset cannot be fetched.
     """
-    return [mirror(at(uri), PICTURE_SUFFIXES) for uri in data]
+    return [mirror(storage_path(uri), PICTURE_SUFFIXES) for uri in data]
 
 
-def open_run(run: Place, record: RunRecord) -> None:
+def open_run(run: StoragePath, record: RunRecord) -> None:
     """Start a run folder, or continue one that was started with the same record.
 
     Raises:
@@ -124,7 +124,7 @@ def open_run(run: Place, record: RunRecord) -> None:
         (run / RECORD).write_text(record.model_dump_json(indent=2) + "\n")
 
 
-def read_run(run: Place) -> RunRecord:
+def read_run(run: StoragePath) -> RunRecord:
     """The record of a run folder.
 
     Raises:
@@ -138,7 +138,7 @@ def read_run(run: Place) -> RunRecord:
         raise RunError(f"{run / RECORD} is not of this version of roadseg: {error}; start a new run") from error
 
 
-def load_runs(runs: Sequence[Place], *, views: Views) -> LoadedRuns:
+def load_runs(runs: Sequence[StoragePath], *, views: Views) -> LoadedRuns:
     """The averaged networks of the newest whole checkpoints as the program that is published, weights rounded.
 
     Args:
@@ -174,7 +174,7 @@ def load_runs(runs: Sequence[Place], *, views: Views) -> LoadedRuns:
     )
 
 
-def _load_network(run: Place, config: TrainConfig) -> tuple[UNet, int]:
+def _load_network(run: StoragePath, config: TrainConfig) -> tuple[UNet, int]:
     state = checkpoint.read_newest(run)
     if state is None:
         raise RunError(f"{run} has no whole checkpoint yet; run fit until the first one is saved")

@@ -31,8 +31,8 @@ from roadseg_train.fit.prometheus import DriverMetrics, WorkerMetrics
 from roadseg_train.fit.run import RECORD, RunRecord
 from roadseg_train.fit.stop import StopSignals
 from roadseg_train.network.group import sum_over_workers
-from roadseg_train.storage import storage
-from roadseg_train.storage.storage import Place
+from roadseg_train.storage import path as storage
+from roadseg_train.storage.path import StoragePath
 
 MAX_FAILURES = 3  # of the workers, without a new checkpoint between them
 LOOK_EVERY_S = 1.0  # for a node that is to be taken away
@@ -108,7 +108,7 @@ class RayHost:
         self.display.show(progress)
 
 
-def train_on_ray(run: Place, record: RunRecord, plan: WorkerPlan, stop: StopSignals) -> Summary:
+def train_on_ray(run: StoragePath, record: RunRecord, plan: WorkerPlan, stop: StopSignals) -> Summary:
     """Train on Ray Train workers, continuing from the newest whole checkpoint of the run.
 
     Joins the cluster that the environment names (`RAY_ADDRESS`, or a Ray job's own), else starts one here.
@@ -175,7 +175,7 @@ def persist(fit: Callable[[], Summary], newest_step: Callable[[], int]) -> Summa
             print(f"workers failed ({reason}); starting them again from step {step}", file=sys.stderr, flush=True)
 
 
-def name_of(run: Place) -> str:
+def name_of(run: StoragePath) -> str:
     """What Ray and Prometheus call the run: the last part of its place."""
     return storage.for_ray(run)[1].rpartition("/")[2]
 
@@ -197,7 +197,7 @@ def _pass_on(stop: StopSignals, notice: ActorHandle[StopNotice]) -> None:
     ray.get(notice.ask.remote())
 
 
-def _fit(run: Place, record: RunRecord, plan: WorkerPlan, notice: ActorHandle[StopNotice]) -> Summary:
+def _fit(run: StoragePath, record: RunRecord, plan: WorkerPlan, notice: ActorHandle[StopNotice]) -> Summary:
     new: Any = ray.train  # type checkers see what its first version took and returned
     filesystem, path = storage.for_ray(run)
     parent = path.rpartition("/")[0]
@@ -221,7 +221,7 @@ def _fit(run: Place, record: RunRecord, plan: WorkerPlan, notice: ActorHandle[St
 def _worker_loop(
     run: str, record: RunRecord, plan: WorkerPlan, notice: ActorHandle[StopNotice], *, terminal: bool
 ) -> Summary:
-    place = storage.at(run)
+    place = storage.storage_path(run)
     if RECORD not in place.names():
         raise RunError(f"{run} is not the same folder on every node; give a folder that all nodes share, or s3://…")
     torch.set_num_threads(plan.num_cpus)

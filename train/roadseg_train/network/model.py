@@ -111,7 +111,7 @@ class UNet(nn.Module):
         return F.pixel_shuffle(self.head(features_BCHW), 2)[:, 0, :height, :width]
 
 
-class Pupil(nn.Module):
+class AuxHeadUNet(nn.Module):
     """The network while it is trained: a second head tells the classes apart, to teach the features what is not road.
 
     Only `unet` is published.

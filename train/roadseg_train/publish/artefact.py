@@ -21,7 +21,7 @@ from roadseg_train.network.views import Views
 from roadseg_train.publish.export import INPUT_NAME, ONNX_FILE, OUTPUT_NAME, TORCH_FILE, export_programs
 from roadseg_train.publish.quantise import INT8_FILE, Quantisation, QuantisationFrames, quantise_program
 from roadseg_train.storage.folder import temporary_folder
-from roadseg_train.storage.storage import Place
+from roadseg_train.storage.path import StoragePath
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -39,12 +39,12 @@ class Published:
         quantisation: what int8 lost, where it was wanted; the version has that program if it `is_offered`.
     """
 
-    place: Place
+    place: StoragePath
     quantisation: Quantisation | None
 
 
 def publish(
-    store: Place,
+    store: StoragePath,
     name: str,
     version: str,
     *,

@@ -13,13 +13,13 @@ from tqdm import tqdm
 
 from roadseg_train.errors import StorageError
 from roadseg_train.storage.folder import Folder
+from roadseg_train.storage.path import StoragePath
 from roadseg_train.storage.s3 import NUM_CONNECTIONS, S3Folder
-from roadseg_train.storage.storage import Place
 
 CACHE_VARIABLE = "ROADSEG_CACHE"
 
 
-def mirror(place: Place, suffixes: tuple[str, ...]) -> Path:
+def mirror(place: StoragePath, suffixes: tuple[str, ...]) -> Path:
     """The files of a place as a local folder: the folder itself, or a copy of what is on S3 at this moment.
 
     Each object is kept under its ETag and each copy is a folder of links to them that never changes: a changed object

@@ -9,14 +9,14 @@ from roadseg_train.storage.folder import Folder
 from roadseg_train.storage.s3 import SCHEME, RayStorage, S3Folder
 
 
-class Place(Protocol):
+class StoragePath(Protocol):
     """A file or folder, wherever it is; `str()` of it is what the user wrote."""
 
     @property
     def uri(self) -> str:
         """The same place from any process: an absolute path, or s3://bucket/prefix."""
 
-    def __truediv__(self, name: str) -> "Place":
+    def __truediv__(self, name: str) -> "StoragePath":
         """The place of this name in this folder."""
 
     def names(self) -> list[str]:
@@ -56,7 +56,7 @@ class Place(Protocol):
         """Remove this folder and all that is in it, where there is one."""
 
 
-def at(uri: str | Path) -> Place:
+def storage_path(uri: str | Path) -> StoragePath:
     """The place that a user names: a folder or `s3://bucket/prefix`.
 
     Raises:
@@ -73,19 +73,19 @@ def at(uri: str | Path) -> Place:
     return S3Folder(bucket, prefix.strip("/"))
 
 
-def reach(uri: str | Path) -> Place:
+def reach(uri: str | Path) -> StoragePath:
     """The place that a user names, asked once, so that a wrong address or key is told at the start.
 
     Raises:
         StorageError: it is not a place, or does not answer.
     """
-    place = at(uri)
+    place = storage_path(uri)
     if isinstance(place, S3Folder):
         place.check()
     return place
 
 
-def for_ray(place: Place) -> tuple[RayStorage | None, str]:
+def for_ray(place: StoragePath) -> tuple[RayStorage | None, str]:
     """The file system that Ray shall use for a place (None: the machine's own), and the path there."""
     on_s3 = isinstance(place, S3Folder)
     return (RayStorage() if on_s3 else None), place.uri.removeprefix(SCHEME)

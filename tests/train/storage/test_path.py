@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from roadseg_train.errors import StorageError
+from roadseg_train.storage.path import StoragePath, for_ray, storage_path
 from roadseg_train.storage.s3 import RayStorage, S3Folder
-from roadseg_train.storage.storage import Place, at, for_ray
 
 
-def test_text_is_written_read_and_listed(place: Place) -> None:
+def test_text_is_written_read_and_listed(place: StoragePath) -> None:
     assert place.names() == []
     (place / "b" / "c.json").write_text("c")
     (place / "a.json").write_text("first")
@@ -17,26 +17,26 @@ def test_text_is_written_read_and_listed(place: Place) -> None:
     assert place.names() == ["a.json", "b"]
     assert (place / "b").names() == ["c.json"]
     assert (place / "a.json").read_text() == "sécond"
-    assert at(place.uri).names() == ["a.json", "b"]
+    assert storage_path(place.uri).names() == ["a.json", "b"]
     # neither what is only longer in name, nor a part of a name, is inside
     assert (place / "a").names() == []
 
 
-def test_what_is_missing_is_told_as_by_a_file(place: Place) -> None:
+def test_what_is_missing_is_told_as_by_a_file(place: StoragePath) -> None:
     with pytest.raises(FileNotFoundError):
         (place / "none").read_text()
     with pytest.raises(FileNotFoundError), (place / "none").reading() as path:
         path.read_bytes()
 
 
-def test_a_taken_name_is_not_written_over(place: Place) -> None:
+def test_a_taken_name_is_not_written_over(place: StoragePath) -> None:
     (place / "manifest.json").create_text("mine")
     with pytest.raises(FileExistsError):
         (place / "manifest.json").create_text("yours")
     assert (place / "manifest.json").read_text() == "mine"
 
 
-def test_large_files_go_and_come_back(place: Place) -> None:
+def test_large_files_go_and_come_back(place: StoragePath) -> None:
     data = bytes(range(256)) * 80_000  # 20 MB: in several parts
     with (place / "state.pt").writing() as path:
         path.write_bytes(data)
@@ -46,7 +46,7 @@ def test_large_files_go_and_come_back(place: Place) -> None:
         assert path.read_bytes() == data
 
 
-def test_what_fails_while_it_is_written_is_never_seen(place: Place) -> None:
+def test_what_fails_while_it_is_written_is_never_seen(place: StoragePath) -> None:
     (place / "a").write_text("whole")
 
     def write_half() -> None:
@@ -60,7 +60,7 @@ def test_what_fails_while_it_is_written_is_never_seen(place: Place) -> None:
     assert (place / "a").read_text() == "whole"
 
 
-def test_files_and_folders_are_uploaded(place: Place, tmp_path: Path) -> None:
+def test_files_and_folders_are_uploaded(place: StoragePath, tmp_path: Path) -> None:
     local = tmp_path / "events"
     (local / "worker").mkdir(parents=True)
     (local / "a").write_text("1")
@@ -76,7 +76,7 @@ def test_files_and_folders_are_uploaded(place: Place, tmp_path: Path) -> None:
     assert (place / "copy").read_text() == "3"
 
 
-def test_only_what_is_inside_is_removed(place: Place) -> None:
+def test_only_what_is_inside_is_removed(place: StoragePath) -> None:
     for name in ("run", "run-2"):
         (place / name / "state").write_text(name)
     (place / "run").remove()
@@ -88,17 +88,17 @@ def test_only_what_is_inside_is_removed(place: Place) -> None:
 @pytest.mark.parametrize("uri", ["gs://bucket/x", "s3://", "s3:///x", "https://host/x"])
 def test_what_is_no_place_is_refused(uri: str) -> None:
     with pytest.raises(StorageError, match="s3://bucket/name"):
-        at(uri)
+        storage_path(uri)
 
 
 def test_a_place_has_one_name_for_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert (at("runs/a").uri, str(at("runs/a"))) == (str(tmp_path / "runs" / "a"), "runs/a")
-    assert at("s3://bucket/runs/a/") == S3Folder("bucket", "runs/a")
-    assert at("s3://bucket") / "a" == S3Folder("bucket", "a")
+    assert (storage_path("runs/a").uri, str(storage_path("runs/a"))) == (str(tmp_path / "runs" / "a"), "runs/a")
+    assert storage_path("s3://bucket/runs/a/") == S3Folder("bucket", "runs/a")
+    assert storage_path("s3://bucket") / "a" == S3Folder("bucket", "a")
 
 
 def test_ray_is_told_where_a_place_is(tmp_path: Path) -> None:
-    assert for_ray(at(tmp_path / "run")) == (None, str(tmp_path / "run"))
-    filesystem, path = for_ray(at("s3://bucket/ray/run"))
+    assert for_ray(storage_path(tmp_path / "run")) == (None, str(tmp_path / "run"))
+    filesystem, path = for_ray(storage_path("s3://bucket/ray/run"))
     assert (type(filesystem), path) == (RayStorage, "bucket/ray/run")
