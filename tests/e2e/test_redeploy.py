@@ -273,7 +273,7 @@ def test_a_version_that_is_not_whole_is_refused_before_any_replica_is_touched(
     cut = publish("cut")
     seaweed.put("models/red/cut/model.onnx", red_program()[:-1])
     refusals = {
-        publish("next", schema_version=2): "models/red/next/manifest.json does not keep the artefact contract",
+        publish("next", schema_version=2): "models/red/next/manifest.json breaks the artefact contract",
         cut: f"models/red/cut/model.onnx has {len(red_program()) - 1} bytes",
         str(damaged_folder): f"{damaged_folder}/model.onnx is damaged",
     }

@@ -105,13 +105,13 @@ def test_a_check_fetches_no_weights(publish: Publish, wire: Wire, models: Path) 
     ("name", "data", "says"),
     [
         ("manifest.json", None, r"manifest\.json is missing"),
-        ("manifest.json", b"{}", "does not keep the artefact contract"),
-        ("model.pt2", None, r"model\.pt2 is missing"),
-        ("model.pt2", LARGE[:-1], "has 1023999 bytes, the manifest says 1024000"),
-        ("model.pt2", LARGE[:-1] + b"x", r"red/1/model\.pt2 is damaged: its sha256 is not the manifest's"),
+        ("manifest.json", b"{}", "breaks the artefact contract"),
+        ("model.pt2", None, r"model\.pt2 is listed in the manifest but missing"),
+        ("model.pt2", LARGE[:-1], "has 1023999 bytes, but the manifest says 1024000"),
+        ("model.pt2", LARGE[:-1] + b"x", r"red/1/model\.pt2 is damaged: its sha256 differs from the manifest"),
     ],
 )
-def test_a_spoilt_version_is_refused_and_never_kept(
+def test_a_damaged_version_is_refused_and_never_kept(
     publish: Publish, seaweed: Seaweed, name: str, data: bytes | None, says: str
 ) -> None:
     uri = publish()
@@ -201,10 +201,10 @@ def test_a_version_that_was_used_again_is_not_confused(publish: Publish) -> None
     assert first.folder != second.folder
 
 
-def test_a_whole_copy_serves_while_the_store_is_down(
+def test_an_intact_copy_serves_while_the_store_is_down(
     publish: Publish, seaweed: Seaweed, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "ASK_PATIENCE_S", 0.5)
+    monkeypatch.setattr(store, "REQUEST_RETRY_S", 0.5)
     uri, other = publish("1"), publish("2")
     folder = read(uri, ONNX).folder
     read(other)
@@ -214,19 +214,22 @@ def test_a_whole_copy_serves_while_the_store_is_down(
         assert (version.folder, version.manifest.version) == (folder, "1")
         assert [message.count("serving red 1 from the cache") for message in caplog.messages] == [1]
         assert artefact.check(artefact.resolve(uri), ONNX).version == "1"
-        with pytest.raises(StoreUnreachableError, match=r"does not answer .* no whole copy .*model\.pt2 is missing"):
+        with pytest.raises(
+            StoreUnreachableError,
+            match=r"does not answer .* no intact copy .*model\.pt2 is listed in the manifest but missing",
+        ):
             read(uri)
         with pytest.raises(StoreUnreachableError, match="does not answer"):
             read(f"{uri}0", ONNX)
         version.path_of("model.onnx").write_bytes(b"damaged")
-        with pytest.raises(StoreUnreachableError, match=r"no whole copy .*model\.onnx has 7 bytes"):
+        with pytest.raises(StoreUnreachableError, match=r"no intact copy .*model\.onnx has 7 bytes"):
             read(uri, ONNX)
     finally:
         seaweed.start()
 
 
 def test_a_copy_from_another_server_does_not_count(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "ASK_PATIENCE_S", 0.5)
+    monkeypatch.setattr(store, "REQUEST_RETRY_S", 0.5)
     uri = publish()
     read(uri)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_ports(1)[0]}")
@@ -242,9 +245,8 @@ def test_refused_keys_are_no_reason_to_use_the_cache(publish: Publish, monkeypat
         read(uri)
 
 
-def test_a_version_that_is_held_outlives_many_others(publish: Publish) -> None:
+def test_a_version_just_read_outlives_many_others(publish: Publish) -> None:
     first = read(publish("first"), ONNX)
-    for number in range(cache.KEPT + 1):
+    for number in range(cache.MAX_VERSIONS + 1):
         read(publish(str(number)), ONNX)
     assert first.path_of("model.onnx").is_file()
-    assert len(list(first.folder.parent.glob("*/manifest.json"))) == cache.KEPT + 1

@@ -1,1 +1,1 @@
-"""Published models: the artefact as it is read, verified, fetched and cached."""
+"""Published models: how they are found, fetched, cached and verified."""

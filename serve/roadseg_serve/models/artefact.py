@@ -1,13 +1,14 @@
-"""The reader of published model versions: find the place, bring and verify the files, only then hand them out.
+"""Reads published model versions: find the folder, fetch its files, verify them, and only then return them.
 
-The writer shares no code with this module.
+This shares no code with the writer.
 """
 
 import hashlib
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
@@ -15,34 +16,34 @@ from pydantic import ValidationError
 from roadseg_serve.errors import ArtefactError, StoreUnreachableError
 from roadseg_serve.models import cache
 from roadseg_serve.models.manifest import MANIFEST, File, Manifest
-from roadseg_serve.models.store import SCHEME, S3Folder
+
+if TYPE_CHECKING:
+    from roadseg_serve.models.store import S3Folder
 
 log = logging.getLogger(__name__)
 
-PARTIAL = ".partial"  # ends the name of a file that is being fetched
-REMEDY = "copy the version again from where it is whole, or publish the model again as another version"
+PARTIAL = ".partial"  # suffix of a file that is being fetched
+REMEDY = "copy the version again from an intact one, or publish the model again as another version"
 
-# What `bundled:<key>` means: the versions that ship with this package.
+# The versions that ship with this package, by the name in `bundled:<name>`.
 BUNDLED = {"small": "road-small/3", "full": "road-full/6"}
 BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A model version on this machine, verified; its files stay as long as this object lives.
+    """A verified model version on this machine.
 
     Attributes:
-        folder: where its files lie.
-        manifest: what it says about itself.
-        hold: keeps the folder where that is in the cache.
+        folder: the folder of its files.
+        manifest: its manifest.
     """
 
     folder: Path
     manifest: Manifest
-    hold: cache.Hold | None = field(default=None, repr=False)
 
     def path_of(self, name: str) -> Path:
-        """One of its files.
+        """The path of one of its files.
 
         Raises:
             ArtefactError: the version has no such file.
@@ -51,52 +52,54 @@ class Artefact:
         return self.folder / name
 
 
-def resolve(uri: str) -> Path | S3Folder:
+def resolve(uri: str) -> "Path | S3Folder":
     """Find the place that a model URI names.
 
     Args:
-        uri: `bundled:<key>`, a folder path, `file://` and an absolute folder path, or `s3://bucket/prefix`.
+        uri: `bundled:<name>`, a folder path, `file://` and an absolute folder path, or `s3://bucket/prefix`.
 
     Returns:
-        The absolute folder, or the one on S3; `check` and `read` say whether it holds a model.
+        The absolute folder, or the one on S3. It may not exist; `check` and `read` find out.
 
     Raises:
-        ArtefactError: unknown key or kind of URI.
+        ArtefactError: unknown name or kind of URI.
     """
     scheme, colon, rest = uri.partition(":")
     if not colon:
         return Path(uri).expanduser().absolute()
     if scheme == "bundled":
         if rest not in BUNDLED:
-            raise ArtefactError(f"no bundled model {rest!r}; there is: {', '.join(BUNDLED)}")
+            raise ArtefactError(f"no bundled model {rest!r}; choose one of: {', '.join(BUNDLED)}")
         return BUNDLED_FOLDER / BUNDLED[rest]
     if scheme == "file":
         parts = urlsplit(uri)
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-            raise ArtefactError(f"{uri} names no folder of this machine; write file:///absolute/path")
+            raise ArtefactError(f"{uri} names no folder on this machine; write file:///absolute/path")
         return Path(unquote(parts.path))
-    if uri.startswith(SCHEME):
+    if uri.startswith("s3://"):
+        from roadseg_serve.models.store import S3Folder  # noqa: PLC0415  # boto3 takes a while to import
+
         return S3Folder.at(uri)
     raise ArtefactError(
-        f"cannot read a model from {uri!r}; give bundled:small, a folder, file:///absolute/path, or {SCHEME}bucket/path"
+        f"cannot read a model from {uri!r}; give bundled:small, a folder, file:///absolute/path, or s3://bucket/path"
     )
 
 
-def check(place: Path | S3Folder, files: Collection[str] | None = None) -> Manifest:
-    """Make sure that a model version can be served, without fetching it.
+def check(place: "Path | S3Folder", files: Collection[str] | None = None) -> Manifest:
+    """Check that a model version can be served, without fetching its files.
 
-    In a folder every listed file is verified. On S3 every listed object is asked for its size; where the store does not
-    answer, a copy in this machine's cache will do.
+    In a folder, every listed file is verified. On S3, only the sizes are checked; if the store does not answer, an
+    intact copy in this machine's cache is enough.
 
     Args:
-        place: as `resolve` gives it.
-        files: those that will be loaded; None is all of them.
+        place: from `resolve`.
+        files: the files that will be loaded; None means all.
 
     Raises:
         ArtefactError: as `read`.
     """
     if isinstance(place, Path):
-        manifest = read(place).manifest
+        manifest = _read_folder(place, None).manifest
         _select(manifest, files, place)
         return manifest
     try:
@@ -109,20 +112,20 @@ def check(place: Path | S3Folder, files: Collection[str] | None = None) -> Manif
     return manifest
 
 
-def read(place: Path | S3Folder, files: Collection[str] | None = None) -> Artefact:
-    """Verify a model version: manifest, contract, size and sha256 of its files. Nothing is loaded before.
+def read(place: "Path | S3Folder", files: Collection[str] | None = None) -> Artefact:
+    """Fetch a model version if needed, and verify its manifest and the size and sha256 of its files.
 
-    What is on S3 is brought into the cache first, file by file, unless it is there. The manifest is always asked for,
-    as its sha256 is a part of the cached version's name; only where the store does not answer, the version that was
-    used last under exactly this address is taken from the cache, and the log says so.
+    Files on S3 are copied to the cache once. Their manifest is fetched every time, because its sha256 is part of the
+    cache key. If the store does not answer, the version last used from exactly this address is read from the cache,
+    with a warning in the log.
 
     Args:
-        place: as `resolve` gives it.
-        files: those that are needed; None is all of them. No other is fetched or verified.
+        place: from `resolve`.
+        files: the files that are needed; None means all. No other file is fetched or verified.
 
     Raises:
-        StoreUnreachableError: the store does not answer, and the cache has no whole copy.
-        ArtefactError: something is missing or differs; the text says what, and what to do.
+        StoreUnreachableError: the store does not answer, and the cache has no intact copy.
+        ArtefactError: something is missing or differs; the message says what, and what to do.
     """
     if isinstance(place, Path):
         return _read_folder(place, files)
@@ -133,18 +136,15 @@ def read(place: Path | S3Folder, files: Collection[str] | None = None) -> Artefa
     manifest = _parse(text, place)
     wanted = _select(manifest, files, place)
 
-    def fill(folder: Path) -> None:
-        for rest in folder.glob(f"*{PARTIAL}"):  # of a process that was killed
-            rest.unlink()
-        # Nothing is forced onto the disk: what a power failure spoils is noticed, as files are verified at every use.
-        partial = folder / f"{MANIFEST}{PARTIAL}"
-        partial.write_bytes(text)
-        partial.replace(folder / MANIFEST)
+    def fetch(folder: Path) -> None:
+        for leftover in folder.glob(f"*{PARTIAL}"):  # of a process that was killed
+            leftover.unlink()
+        (folder / MANIFEST).write_bytes(text)
         for name, file in wanted.items():
             _fetch(place, name, file, folder)
 
-    hold = cache.hold(f"{manifest.name}-{manifest.version}{_mark(place)}{_sha256(text)}", fill)
-    return Artefact(folder=hold.folder, manifest=manifest, hold=hold)
+    key = f"{manifest.name}-{manifest.version}{_address_hash(place)}{_sha256(text)}"
+    return Artefact(cache.fill(key, fetch), manifest)
 
 
 def _read_folder(folder: Path, files: Collection[str] | None) -> Artefact:
@@ -153,50 +153,54 @@ def _read_folder(folder: Path, files: Collection[str] | None) -> Artefact:
         raise _incomplete(folder)
     manifest = _parse(path.read_bytes(), folder)
     for name, file in _select(manifest, files, folder).items():
-        _verify(folder / name, file)
-    return Artefact(folder=folder, manifest=manifest)
+        if not (folder / name).is_file():
+            raise _missing(f"{folder / name}")
+        fault = _fault(folder / name, file)
+        if fault is not None:
+            raise ArtefactError(f"{folder / name} {fault}; {REMEDY}")
+    return Artefact(folder, manifest)
 
 
-def _read_cached(place: S3Folder, files: Collection[str] | None, error: StoreUnreachableError) -> Artefact:
-    """The version that was used last under this address, as nothing newer can be known.
+def _read_cached(place: "S3Folder", files: Collection[str] | None, error: StoreUnreachableError) -> Artefact:
+    """The version last used from this address, since a newer one cannot be known.
 
     Raises:
-        StoreUnreachableError: `error`, as there is no whole copy.
+        StoreUnreachableError: `error`, if there is no intact copy.
     """
-    mark = _mark(place)
-    key = next(iter(cache.keys(mark)), None)
+    address_hash = _address_hash(place)
+    key = next(iter(cache.keys(address_hash)), None)
     if key is None:
         raise error
 
     def verify(folder: Path) -> None:
         path = folder / MANIFEST
-        if not path.is_file() or _sha256(path.read_bytes()) != key.partition(mark)[2]:
+        if not path.is_file() or _sha256(path.read_bytes()) != key.partition(address_hash)[2]:
             raise ArtefactError(f"{path} is missing or damaged")
         _read_folder(folder, files)
 
     try:
-        hold = cache.hold(key, verify)
+        folder = cache.fill(key, verify)
     except ArtefactError as fault:
-        raise StoreUnreachableError(f"{error}; and the cache has no whole copy ({fault})") from error
-    manifest = _parse((hold.folder / MANIFEST).read_bytes(), hold.folder)
-    log.warning("%s; serving %s %s from the cache, where it is whole", error, manifest.name, manifest.version)
-    return Artefact(folder=hold.folder, manifest=manifest, hold=hold)
+        raise StoreUnreachableError(f"{error}; and the cache has no intact copy ({fault})") from error
+    manifest = _parse((folder / MANIFEST).read_bytes(), folder)
+    log.warning("%s; serving %s %s from the cache instead", error, manifest.name, manifest.version)
+    return Artefact(folder, manifest)
 
 
-def _mark(place: S3Folder) -> str:
-    """The part of a cached version's name that says where it came from; its manifest's sha256 follows."""
+def _address_hash(place: "S3Folder") -> str:
+    """The middle of a cache key, which says where the version came from; its manifest's sha256 follows."""
     return f"@{_sha256(f'{place.server} {place}'.encode())[:16]}."
 
 
-def _fetch_manifest(place: S3Folder) -> bytes:
+def _fetch_manifest(place: "S3Folder") -> bytes:
     try:
         return place.read(MANIFEST)
     except FileNotFoundError as error:
         raise _incomplete(place) from error
 
 
-def _fetch(place: S3Folder, name: str, file: File, folder: Path) -> None:
-    """Bring a file into the folder, where it is not; it is seen there once it is verified."""
+def _fetch(place: "S3Folder", name: str, file: File, folder: Path) -> None:
+    """Copy a file to the folder unless it is there; it gets its name once it is verified."""
     path, partial = folder / name, folder / f"{name}{PARTIAL}"
     if path.is_file():
         fault = _fault(path, file)
@@ -214,7 +218,7 @@ def _fetch(place: S3Folder, name: str, file: File, folder: Path) -> None:
     partial.replace(path)
 
 
-def _check_object(place: S3Folder, name: str, file: File) -> None:
+def _check_object(place: "S3Folder", name: str, file: File) -> None:
     try:
         size_bytes = place.size_bytes(name)
     except FileNotFoundError as error:
@@ -223,19 +227,19 @@ def _check_object(place: S3Folder, name: str, file: File) -> None:
         raise ArtefactError(f"{place}/{name} {_wrong_size(size_bytes, file)}; {REMEDY}")
 
 
-def _parse(text: bytes, place: Path | S3Folder) -> Manifest:
+def _parse(text: bytes, place: "Path | S3Folder") -> Manifest:
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
         raise ArtefactError(
-            f"{place}/{MANIFEST} does not keep the artefact contract ({faults}); "
+            f"{place}/{MANIFEST} breaks the artefact contract ({faults}); "
             "publish the model again with a matching roadseg-train"
         ) from error
 
 
-def _select(manifest: Manifest, names: Collection[str] | None, place: Path | S3Folder) -> dict[str, File]:
-    """Those of the listed files that are needed, by name."""
+def _select(manifest: Manifest, names: Collection[str] | None, place: "Path | S3Folder") -> dict[str, File]:
+    """The listed files that are needed, by name."""
     listed: dict[str, File] = dict(manifest.files.items())
     if names is None:
         return listed
@@ -246,35 +250,27 @@ def _select(manifest: Manifest, names: Collection[str] | None, place: Path | S3F
     return {name: listed[name] for name in names}
 
 
-def _verify(path: Path, file: File) -> None:
-    if not path.is_file():
-        raise _missing(path)
-    fault = _fault(path, file)
-    if fault is not None:
-        raise ArtefactError(f"{path} {fault}; {REMEDY}")
-
-
 def _fault(path: Path, file: File) -> str | None:
-    """What is wrong with a file that is there, in the middle of a sentence; None where it is as it should be."""
+    """What is wrong with an existing file, as the rest of a sentence; None if nothing is."""
     size_bytes = path.stat().st_size
     if size_bytes != file.size_bytes:
         return _wrong_size(size_bytes, file)
     with path.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    return None if sha256 == file.sha256 else "is damaged: its sha256 is not the manifest's"
+    return None if sha256 == file.sha256 else "is damaged: its sha256 differs from the manifest"
 
 
 def _wrong_size(size_bytes: int, file: File) -> str:
-    return f"has {size_bytes} bytes, the manifest says {file.size_bytes}"
+    return f"has {size_bytes} bytes, but the manifest says {file.size_bytes}"
 
 
-def _missing(path: Path | str) -> ArtefactError:
-    return ArtefactError(f"{path} is missing though the manifest lists it; {REMEDY}")
+def _missing(path: str) -> ArtefactError:
+    return ArtefactError(f"{path} is listed in the manifest but missing; {REMEDY}")
 
 
-def _incomplete(place: Path | S3Folder) -> ArtefactError:
+def _incomplete(place: "Path | S3Folder") -> ArtefactError:
     return ArtefactError(
-        f"no complete model in {place}: {MANIFEST} is missing, and it is written last; "
+        f"no complete model in {place}: {MANIFEST} is missing, which is written last; "
         "give the folder of one published version (<store>/<name>/<version>)"
     )
 

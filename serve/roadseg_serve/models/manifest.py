@@ -1,13 +1,10 @@
-"""The artefact contract as this room reads it.
-
-`docs/artefact.schema.json` states it for everyone, and a test holds the two together.
-"""
+"""The manifest of a published model version; a test keeps these classes equal to `docs/artefact.schema.json`."""
 
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-MANIFEST = "manifest.json"  # the name of its file, which is written last
+MANIFEST = "manifest.json"  # written last
 ONNX_FILE: Literal["model.onnx"] = "model.onnx"
 INT8_FILE: Literal["model.int8.onnx"] = "model.int8.onnx"
 TORCH_FILE: Literal["model.pt2"] = "model.pt2"
@@ -20,20 +17,20 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Record(BaseModel):
-    """A part of the manifest: read-only, no unknown keys, no silent conversion."""
+    """Part of a manifest: read-only, without unknown keys or type conversion."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class File(Record):
-    """One file of the version."""
+    """One file of a version."""
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     size_bytes: Count
 
 
 class SizeRule(Record):
-    """How a frame is brought to the program's input size; see `preprocess.fit`."""
+    """How a frame is scaled to the program's input size; see `preprocess.fit`."""
 
     short_side_px: Annotated[int, Field(ge=16)]
     max_long_side_px: Annotated[int, Field(ge=16)]
@@ -41,7 +38,7 @@ class SizeRule(Record):
 
 
 class Input(Record):
-    """What the program takes."""
+    """The input of the program."""
 
     name: Literal["image"]
     dtype: Literal["uint8"]
@@ -51,7 +48,7 @@ class Input(Record):
 
 
 class Output(Record):
-    """What the program gives: road probability per input pixel, float32 in [0, 1]."""
+    """The output of the program: road probability per input pixel, float32 in [0, 1]."""
 
     name: Literal["prob"]
     dtype: Literal["float32"]
@@ -60,7 +57,7 @@ class Output(Record):
 
 
 class Agreement(Record):
-    """How far the exported programs were from the model they came from."""
+    """How far the outputs of the exported programs were from those of the trained model."""
 
     max_abs_difference: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -68,7 +65,7 @@ class Agreement(Record):
 
 
 class Scores(Record):
-    """Quality on one set of images, over labelled pixels."""
+    """Quality on a set of images, over labelled pixels."""
 
     road_iou: Fraction
     mean_image_iou: Fraction
@@ -77,7 +74,7 @@ class Scores(Record):
 
 
 class Metrics(Record):
-    """What was measured, on which split, by which model."""
+    """Quality on a split of a dataset, overall and by drive."""
 
     dataset: Text
     split: Text
@@ -88,7 +85,7 @@ class Metrics(Record):
 
 
 class Quantisation(Record):
-    """How the int8 program was made, and what it lost."""
+    """How the int8 program was made, and how much quality it lost."""
 
     calibrated_on: Text
     num_calibration_images: Count
@@ -101,7 +98,7 @@ class Quantisation(Record):
 
 
 class Manifest(Record):
-    """manifest.json of one model version; every field is described in docs/artefact.schema.json."""
+    """The manifest of one model version; docs/artefact.schema.json describes every field."""
 
     schema_version: Literal[1]
     name: Name
@@ -121,11 +118,11 @@ class Manifest(Record):
     libraries: dict[str, str]
 
     @model_validator(mode="after")
-    def _is_whole(self) -> Self:
+    def _is_complete(self) -> Self:
         missing = {ONNX_FILE, TORCH_FILE} - self.files.keys()
         missing |= {"python", "torch", "onnx"} - self.libraries.keys()
         if missing:
             raise ValueError(f"{', '.join(sorted(missing))} not listed")
         if (self.quantisation is None) == (INT8_FILE in self.files):
-            raise ValueError(f"{INT8_FILE} and quantisation go together, and one is missing")
+            raise ValueError(f"{INT8_FILE} and quantisation belong together, but one is missing")
         return self

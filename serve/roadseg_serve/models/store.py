@@ -1,7 +1,7 @@
-"""Model stores on S3: what lies under `s3://bucket/prefix` of any S3-compatible server.
+"""Model versions on S3 or any server that speaks its protocol; `artefact` imports this only for `s3://` URIs.
 
-Server and keys are those of the standard AWS variables: AWS_ENDPOINT_URL (or AWS_ENDPOINT_URL_S3), AWS_ACCESS_KEY_ID,
-AWS_SECRET_ACCESS_KEY and the others that boto3 reads.
+boto3 reads the server and the keys from the standard AWS variables: AWS_ENDPOINT_URL (or AWS_ENDPOINT_URL_S3),
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and so on.
 """
 
 import functools
@@ -13,32 +13,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import boto3
+from botocore import exceptions
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
 from roadseg_serve.errors import ArtefactError, StoreUnreachableError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 SCHEME = "s3://"
-
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 3, 10
-PAUSE_S, LONGEST_PAUSE_S = 0.25, 4.0  # between two attempts; it doubles
-# A start must not hang on a wrong address; a file of which the server has already spoken is worth some waiting.
-ASK_PATIENCE_S, DOWNLOAD_PATIENCE_S = 4.0, 60.0
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.25, 4.0  # between attempts; it doubles
+# A wrong address should fail soon. Once the server has answered, a download is worth a longer wait.
+REQUEST_RETRY_S, DOWNLOAD_RETRY_S = 4.0, 60.0
 CHUNK_BYTES = 1 << 16
 
-KEYS_REFUSED = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken", "403")
+ACCESS_DENIED = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken", "403")
 OVERLOADED = ("SlowDown", "RequestTimeout")
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class S3Folder:
-    """The objects whose keys begin with `prefix/`; `str()` gives the URI.
+    """All objects whose keys begin with `prefix/`; `str()` gives its URI.
 
     Attributes:
-        bucket: its name.
-        prefix: without slashes at its ends.
+        bucket: the bucket's name.
+        prefix: without slashes at either end.
     """
 
     bucket: str
@@ -46,10 +50,10 @@ class S3Folder:
 
     @classmethod
     def at(cls, uri: str) -> "S3Folder":
-        """The folder that `s3://bucket/prefix` names; nothing is asked yet.
+        """Parse `s3://bucket/prefix`; sends no request.
 
         Raises:
-            ArtefactError: the URI names no bucket or no folder in it.
+            ArtefactError: the URI has no bucket or no prefix.
         """
         bucket, _, prefix = uri.removeprefix(SCHEME).partition("/")
         if not bucket or not prefix.strip("/"):
@@ -61,73 +65,66 @@ class S3Folder:
 
     @property
     def server(self) -> str:
-        """The server's address."""
+        """The server's URL."""
         return self._client.meta.endpoint_url
 
     def read(self, name: str) -> bytes:
-        """The bytes of a small object.
+        """Read a small object.
 
         Raises:
-            FileNotFoundError: there is no such object.
+            FileNotFoundError: the object does not exist.
             StoreUnreachableError: the server does not answer.
-            ArtefactError: it refuses.
+            ArtefactError: the server refuses the request.
         """
-
-        def operation() -> bytes:
-            return self._client.get_object(Bucket=self.bucket, Key=f"{self.prefix}/{name}")["Body"].read()
-
-        return self._ask(operation, ASK_PATIENCE_S)
+        key = f"{self.prefix}/{name}"
+        return self._retry(lambda s3: s3.get_object(Bucket=self.bucket, Key=key)["Body"].read(), REQUEST_RETRY_S)
 
     def size_bytes(self, name: str) -> int:
-        """The size of an object, which is not fetched; raises as `read` does."""
-
-        def operation() -> int:
-            return self._client.head_object(Bucket=self.bucket, Key=f"{self.prefix}/{name}")["ContentLength"]
-
-        return self._ask(operation, ASK_PATIENCE_S)
+        """The size of an object; raises as `read`."""
+        key = f"{self.prefix}/{name}"
+        return self._retry(lambda s3: s3.head_object(Bucket=self.bucket, Key=key), REQUEST_RETRY_S)["ContentLength"]
 
     def download(self, name: str, path: Path) -> None:
-        """Write an object to a local path, from its beginning again where it is cut off; raises as `read` does."""
+        """Copy an object to a local file, and start over if the connection breaks; raises as `read`."""
 
-        def operation() -> None:
-            body = self._client.get_object(Bucket=self.bucket, Key=f"{self.prefix}/{name}")["Body"]
+        def copy(s3: "S3Client") -> None:
+            body = s3.get_object(Bucket=self.bucket, Key=f"{self.prefix}/{name}")["Body"]
             with path.open("wb") as file:
                 shutil.copyfileobj(body, file, CHUNK_BYTES)
 
-        self._ask(operation, DOWNLOAD_PATIENCE_S)
+        self._retry(copy, DOWNLOAD_RETRY_S)
 
-    def _ask(self, operation: Callable[[], Answer], patience_s: float) -> Answer:
-        """The answer to an operation that is repeated while the server does not answer, for `patience_s`."""
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  # only who uses S3 loads it
+    def _retry(self, request: Callable[["S3Client"], T], retry_s: float) -> T:
+        """Repeat a request for up to `retry_s` while the server does not answer.
 
-        self._client  # noqa: B018  # that it cannot be made is no fault of the server
-        deadline, pause_s = time.monotonic() + patience_s, PAUSE_S
+        botocore's own retries count attempts instead of seconds, and do not cover a body that is cut off.
+        """
+        s3 = self._client
+        deadline_s, pause_s = time.monotonic() + retry_s, FIRST_PAUSE_S
         while True:
             try:
-                return operation()
+                return request(s3)
             except (BotoCoreError, ClientError) as error:
-                if _is_absence(error):
-                    raise FileNotFoundError(f"there is no such object in {self}") from error
-                if not _may_pass(error):
+                if _is_missing(error):
+                    raise FileNotFoundError(f"no such object in {self}") from error
+                if not _is_temporary(error):
                     raise ArtefactError(self._explain(error)) from error
-                if time.monotonic() + pause_s > deadline:
+                if time.monotonic() + pause_s > deadline_s:
                     raise StoreUnreachableError(
                         f"the store of {self} does not answer at {self.server} ({_one_line(error)}); "
                         "check AWS_ENDPOINT_URL, and that the server runs"
                     ) from error
             time.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
     def _explain(self, error: Exception) -> str:
-        from botocore.exceptions import NoCredentialsError, PartialCredentialsError  # noqa: PLC0415  # as in `_ask`
-
         code = _code(error)
-        if isinstance(error, NoCredentialsError | PartialCredentialsError):
+        if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
             return f"{self} cannot be read without keys; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        if code in KEYS_REFUSED:
+        if code in ACCESS_DENIED:
             return (
-                f"{self.server} does not let these keys read {self} ({code}); check AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, and that they may read there"
+                f"{self.server} refuses to read {self} with these keys ({code}); check AWS_ACCESS_KEY_ID, "
+                "AWS_SECRET_ACCESS_KEY and their permissions"
             )
         if code == "NoSuchBucket":
             return f"{self.server} has no bucket {self.bucket!r}; correct {self}, or AWS_ENDPOINT_URL"
@@ -135,22 +132,18 @@ class S3Folder:
 
     @functools.cached_property
     def _client(self) -> "S3Client":
-        """Made once for each folder: what the environment says now.
+        """Created on first use, from the environment at that time.
 
         Raises:
-            ArtefactError: the environment does not make sense.
+            ArtefactError: an AWS variable is not valid.
         """
-        import boto3  # noqa: PLC0415  # only who uses S3 loads it
-        from botocore.config import Config  # noqa: PLC0415
-        from botocore.exceptions import BotoCoreError  # noqa: PLC0415
-
-        own_server = any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
+        custom_server = any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
         config = Config(
             connect_timeout=CONNECT_TIMEOUT_S,
             read_timeout=READ_TIMEOUT_S,
-            retries={"mode": "standard", "total_max_attempts": 1},  # `_ask` repeats, bodies that are cut off too
-            # A server of one's own has no host name for each bucket.
-            s3={"addressing_style": "path" if own_server else "auto"},
+            retries={"mode": "standard", "total_max_attempts": 1},  # see `_retry`
+            # A custom server rarely has a host name for each bucket.
+            s3={"addressing_style": "path" if custom_server else "auto"},
         )
         try:
             return boto3.session.Session().client("s3", config=config)
@@ -162,26 +155,19 @@ class S3Folder:
 
 
 def _code(error: Exception) -> str | None:
-    from botocore.exceptions import ClientError  # noqa: PLC0415  # as in `_ask`
-
     return error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else None
 
 
-def _is_absence(error: Exception) -> bool:
-    """Whether an S3 server says that there is no such object; another server's 404 says nothing of the kind."""
-    from botocore.exceptions import ClientError  # noqa: PLC0415  # as in `_ask`
-
-    if not isinstance(error, ClientError):
-        return False
-    # An answer to HEAD has no body that could say more.
-    return _code(error) == "NoSuchKey" or (_code(error) == "404" and error.operation_name == "HeadObject")
+def _is_missing(error: Exception) -> bool:
+    """Whether an S3 server says that the object does not exist; a bare 404 may come from any web server."""
+    # The response to HEAD has no body that could carry S3's own code.
+    is_head = isinstance(error, ClientError) and error.operation_name == "HeadObject"
+    return _code(error) == "NoSuchKey" or (is_head and _code(error) == "404")
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether the same question may be answered a little later."""
-    from botocore import exceptions  # noqa: PLC0415  # as in `_ask`
-
-    if isinstance(error, exceptions.ClientError):
+def _is_temporary(error: Exception) -> bool:
+    """Whether the same request may succeed a little later."""
+    if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return status == 429 or status >= 500 or _code(error) in OVERLOADED
     return isinstance(error, exceptions.ConnectionError | exceptions.HTTPClientError | exceptions.IncompleteReadError)

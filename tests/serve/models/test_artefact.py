@@ -1,4 +1,4 @@
-"""The reader: nothing is read before it is verified."""
+"""The reader verifies everything before anything is loaded."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from roadseg_serve.models import artefact
 from roadseg_serve.models.store import S3Folder
 
 
-def test_reads_a_whole_version(red_artefact: Path) -> None:
+def test_reads_an_intact_version(red_artefact: Path) -> None:
     version = artefact.read(red_artefact)
     assert (version.manifest.name, version.manifest.version) == ("red", "1")
     assert version.path_of("model.onnx").is_file()
@@ -20,13 +20,13 @@ def test_reads_a_whole_version(red_artefact: Path) -> None:
     ("spoil", "says"),
     [
         (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
-        (lambda folder: (folder / "manifest.json").write_text("{"), "does not keep the artefact contract"),
-        (lambda folder: (folder / "model.onnx").unlink(), "is missing though the manifest lists it"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "breaks the artefact contract"),
+        (lambda folder: (folder / "model.onnx").unlink(), "is listed in the manifest but missing"),
         (lambda folder: (folder / "model.onnx").write_bytes(b"short"), "has 5 bytes"),
         (lambda folder: (folder / "model.pt2").write_bytes(b"Not loaded on CPU"), "sha256"),
     ],
 )
-def test_refuses_a_spoilt_version_and_says_why(
+def test_refuses_a_damaged_version_and_says_why(
     spoil: Callable[[Path], object], says: str, tmp_path: Path, write_red_artefact: Callable[..., Path]
 ) -> None:
     folder = write_red_artefact(tmp_path / "1")
@@ -39,10 +39,10 @@ def test_reads_only_the_files_that_are_needed(tmp_path: Path, write_red_artefact
     folder = write_red_artefact(tmp_path / "1")
     (folder / "model.pt2").unlink()
     assert artefact.read(folder, ["model.onnx"]).folder == folder
-    with pytest.raises(ArtefactError, match=r"model\.pt2 is missing"):
+    with pytest.raises(ArtefactError, match=r"model\.pt2 is listed in the manifest but missing"):
         artefact.read(folder, ["model.pt2"])
-    with pytest.raises(ArtefactError, match=r"model\.pt2 is missing"):
-        artefact.check(folder, ["model.onnx"])  # before a version is served, all of it is looked at
+    with pytest.raises(ArtefactError, match=r"model\.pt2 is listed in the manifest but missing"):
+        artefact.check(folder, ["model.onnx"])  # before it is served, all of a version is verified
 
 
 def test_a_program_that_is_not_listed_is_refused(red_artefact: Path) -> None:
@@ -72,13 +72,13 @@ def test_refuses_other_uris(uri: str) -> None:
         artefact.resolve(uri)
 
 
-@pytest.mark.parametrize("key", artefact.BUNDLED)
-def test_bundled_versions_are_whole(key: str) -> None:
-    folder = artefact.resolve(f"bundled:{key}")
+@pytest.mark.parametrize("name", artefact.BUNDLED)
+def test_bundled_versions_are_intact(name: str) -> None:
+    folder = artefact.resolve(f"bundled:{name}")
     assert isinstance(folder, Path)
     if not folder.exists():
         pytest.skip("the bundled model is not in this checkout")
     manifest = artefact.read(folder).manifest
-    assert f"{manifest.name}/{manifest.version}" == artefact.BUNDLED[key]
-    # They are in the repository for ever, so they are small.
-    assert sum(file.size_bytes for file in manifest.files.values()) <= {"small": 10, "full": 25}[key] * 1_000_000
+    assert f"{manifest.name}/{manifest.version}" == artefact.BUNDLED[name]
+    # They stay in the repository, so they must be small.
+    assert sum(file.size_bytes for file in manifest.files.values()) <= {"small": 10, "full": 25}[name] * 1_000_000

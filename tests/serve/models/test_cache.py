@@ -1,8 +1,8 @@
-"""Folders that several users fill, hold and remove."""
+"""Folders that several processes fill and remove."""
 
-import gc
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "models"
 
 
-def fill(folder: Path) -> None:
+def fetch(folder: Path) -> None:
     (folder / "file").write_text("whole")
 
 
@@ -30,52 +30,48 @@ def used_at(folder: Path, time_s: int) -> None:
     os.utime(folder / cache.USED, (time_s, time_s))
 
 
-def test_a_folder_is_filled_and_held(models: Path) -> None:
-    held = cache.hold("red-1@a.b", fill)
-    assert held.folder == models / "red-1@a.b"
-    assert (held.folder / "file").read_text() == "whole"
+def test_a_folder_is_filled(models: Path) -> None:
+    folder = cache.fill("red-1@a.b", fetch)
+    assert folder == models / "red-1@a.b"
+    assert (folder / "file").read_text() == "whole"
 
 
 def test_the_last_used_come_first(models: Path) -> None:
     assert cache.keys("@") == []
     for key, time_s in (("red-1@a.1", 10), ("red-1@a.2", 30), ("red-1@a.3", 20), ("red-1@b.1", 40)):
-        used_at(cache.hold(key, fill).folder, time_s)
+        used_at(cache.fill(key, fetch), time_s)
     (models / "red-1@a.4").mkdir()  # never filled
     assert cache.keys("@a.") == ["red-1@a.2", "red-1@a.3", "red-1@a.1", "red-1@a.4"]
 
 
 def test_only_the_last_used_are_kept(models: Path) -> None:
-    for number in range(cache.KEPT + 2):
-        used_at(cache.hold(f"red-{number}", fill).folder, number + 1)
-    cache.hold("red-0", fill)  # used again: made again
-    assert folders(models) == {"red-0", *(f"red-{number}" for number in range(3, cache.KEPT + 2))}
+    for number in range(cache.MAX_VERSIONS + 2):
+        used_at(cache.fill(f"red-{number}", fetch), number + 1)
+    cache.fill("red-0", fetch)  # used again: made again
+    assert folders(models) == {"red-0", *(f"red-{number}" for number in range(3, cache.MAX_VERSIONS + 2))}
 
 
-def test_a_folder_in_use_is_kept_until_it_is_let_go(models: Path) -> None:
-    held = cache.hold("red-in-use", fill)
-    used_at(held.folder, 1)
-    for number in range(cache.KEPT):
-        cache.hold(f"red-{number}", fill)
-    assert "red-in-use" in folders(models)
-    del held
-    gc.collect()
-    cache.hold("red-0", fill)
-    assert folders(models) == {f"red-{number}" for number in range(cache.KEPT)}
+def test_a_folder_used_within_the_hour_is_kept(models: Path) -> None:
+    for name, age_s in (("old", cache.MIN_AGE_S + 60), ("recent", cache.MIN_AGE_S - 60)):
+        used_at(cache.fill(f"red-{name}", fetch), int(time.time() - age_s))
+    for number in range(cache.MAX_VERSIONS):
+        cache.fill(f"red-{number}", fetch)
+    assert folders(models) == {"red-recent", *(f"red-{number}" for number in range(cache.MAX_VERSIONS))}
 
 
 def test_a_folder_that_is_being_filled_is_kept(models: Path) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
-    def fill_slowly(folder: Path) -> None:
+    def fetch_slowly(folder: Path) -> None:
         begun.set()
         assert go_on.wait(60)
-        fill(folder)
+        fetch(folder)
 
-    filler = threading.Thread(target=cache.hold, args=("red-slow", fill_slowly))
+    filler = threading.Thread(target=cache.fill, args=("red-slow", fetch_slowly))
     filler.start()
     assert begun.wait(60)
-    for number in range(cache.KEPT + 1):
-        cache.hold(f"red-{number}", fill)
+    for number in range(cache.MAX_VERSIONS + 1):
+        cache.fill(f"red-{number}", fetch)
     go_on.set()
     filler.join()
     assert (models / "red-slow" / "file").read_text() == "whole"
@@ -85,17 +81,17 @@ def test_one_fills_while_others_wait() -> None:
     num_now, most = 0, 0
     lock = threading.Lock()
 
-    def fill_alone(folder: Path) -> None:
+    def fetch_alone(folder: Path) -> None:
         nonlocal num_now, most
         with lock:
             num_now += 1
             most = max(most, num_now)
         threading.Event().wait(0.05)
-        fill(folder)
+        fetch(folder)
         with lock:
             num_now -= 1
 
-    threads = [threading.Thread(target=cache.hold, args=("red-1", fill_alone)) for _ in range(4)]
+    threads = [threading.Thread(target=cache.fill, args=("red-1", fetch_alone)) for _ in range(4)]
     for thread in threads:
         thread.start()
     wait_until(lambda: not any(thread.is_alive() for thread in threads))
@@ -107,8 +103,8 @@ def test_a_failure_to_fill_is_passed_on_and_frees_the_lock() -> None:
         raise ArtefactError(f"nothing for {folder.name}")
 
     with pytest.raises(ArtefactError, match="nothing for red-1"):
-        cache.hold("red-1", fail)
-    assert cache.hold("red-1", fill)
+        cache.fill("red-1", fail)
+    assert cache.fill("red-1", fetch)
 
 
 def test_a_cache_that_cannot_be_written_is_told_with_the_remedy(
@@ -117,7 +113,7 @@ def test_a_cache_that_cannot_be_written_is_told_with_the_remedy(
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("ROADSEG_CACHE", str(tmp_path / "file"))
     with pytest.raises(ArtefactError, match=r"cannot hold the model .* set ROADSEG_CACHE"):
-        cache.hold("red-1", fill)
+        cache.fill("red-1", fetch)
 
 
 def test_the_cache_is_the_users_unless_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,8 +40,16 @@ def test_what_is_not_there_is_told_as_by_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variables", "bucket", "says"),
     [
-        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, BUCKET, "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
-        ({"AWS_ACCESS_KEY_ID": "nobody"}, BUCKET, "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        (
+            {"AWS_SECRET_ACCESS_KEY": "wrong"},
+            BUCKET,
+            "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their permissions",
+        ),
+        (
+            {"AWS_ACCESS_KEY_ID": "nobody"},
+            BUCKET,
+            "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their permissions",
+        ),
         ({"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, BUCKET, "without keys; set AWS_ACCESS_KEY_ID"),
         ({"AWS_ENDPOINT_URL": "127.0.0.1:9000"}, BUCKET, "AWS_ENDPOINT_URL=http://host:port"),
         ({}, "no-such-bucket", "has no bucket 'no-such-bucket'; correct s3://no-such-bucket/store"),
@@ -103,7 +111,7 @@ def test_a_server_that_is_busy_or_breaks_off_is_asked_again(
 
 
 def test_a_server_that_stays_busy_is_unreachable(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "ASK_PATIENCE_S", 0.5)
+    monkeypatch.setattr(store, "REQUEST_RETRY_S", 0.5)
     with Wire(seaweed.url) as wire:
         monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
         wire.num_busy = 100
