@@ -17,7 +17,7 @@ from roadseg_serve.http.stream import Streams
 from roadseg_serve.messages import Answer, AnswerOptions, Format, Frame, ModelName, Placement, Prediction
 from roadseg_serve.models.manifest import Manifest, SizeRule
 from roadseg_serve.observe.metrics import Metrics
-from roadseg_serve.observe.watch import Watch, look_around
+from roadseg_serve.observe.status import StatusMonitor, take_snapshot
 from roadseg_serve.settings import AppArgs
 from roadseg_serve.stages.predict import size_rule_of
 
@@ -82,7 +82,7 @@ class Ingress:
                 backpressure=self._args.backpressure_config,
                 gate=self._args.gate,
                 streams=self._streams,
-                status=Watch(STEPS, look_around).status,
+                status=StatusMonitor(STEPS, take_snapshot).status,
             )
         )
 

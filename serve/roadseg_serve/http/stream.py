@@ -124,7 +124,7 @@ class Streams:
 
     async def _attempt(self, data: bytes, wish: AnswerOptions, request_id: str) -> Answer | Problem:
         try:
-            with trace.begin("WS /stream frame", {"roadseg.request_id": request_id}):
+            with trace.start_trace("WS /stream frame", {"roadseg.request_id": request_id}):
                 return complete(await self._segment(data, wish), request_id)
         except RequestError as error:
             # Ray hands on an error of another process with the error itself as `cause`.

@@ -1,1 +1,1 @@
-"""What the server tells of itself: metrics, traces, status."""
+"""What operators see: metrics, traces, status."""

@@ -1,23 +1,32 @@
-"""What the whole server is doing, from what every node of it tells Prometheus: pure functions.
+"""The status of the whole server, from the metrics of all nodes and from Ray Serve's own state.
 
-Limits, which the page says too:
-
-* Ray exports every ten seconds, so that a figure is up to ten seconds old, and rates over less than `MIN_WINDOW_S`
-  would be rough: there are none then.
-* Quantiles are as good as the buckets: within one they are interpolated, as Prometheus does it.
-* What a replica or a node counted last before it went is lost with it.
+Ray exports metrics every ten seconds, so figures are up to ten seconds old. Counts of a replica or node that has gone
+since the last export are lost.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+import logging
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from prometheus_client.parser import text_string_to_metric_families
+import ray
 from pydantic import BaseModel, Field
+from ray import serve
+
+from roadseg_serve.errors import ModelUnavailableError
+from roadseg_serve.observe.prometheus import Series, increases, mean_of_integers, parse, quantile, sums
 
 WINDOW_S = 60.0
-MIN_WINDOW_S = 15.0
-QUANTILES = (0.5, 0.95)
+MIN_WINDOW_S = 15.0  # rates over less would be rough
+PERIOD_S = 5.0  # between two snapshots, at least
+HISTORY_S = 600.0
+TIMEOUT_S = 10.0
+SCRAPE_TIMEOUT_S = 3.0
+NUM_SCRAPES = 8  # at once
 
 LATENCY = "ray_roadseg_stage_latency_ms_bucket"
 TOTAL_LATENCY = "ray_serve_http_request_latency_ms_bucket"
@@ -30,36 +39,35 @@ TARGET = "ray_serve_autoscaling_target_replicas"
 WAITING = ("ray_serve_deployment_queued_queries", "ray_serve_batch_queue_length")
 NAMES = (LATENCY, TOTAL_LATENCY, BATCH_SIZE, LOADED, REQUESTS, PROCESSING, TARGET, *WAITING, *REFUSALS)
 
-Labels = tuple[tuple[str, str], ...]  # sorted
-Series = dict[tuple[str, Labels], float]
+log = logging.getLogger("ray.serve.roadseg")
 
 
 @dataclass(frozen=True)
-class Look:
-    """What all nodes told at one time.
+class Snapshot:
+    """The state of all nodes at one time.
 
     Attributes:
-        time_s: of the clock, seconds since 1970.
-        series: of all nodes that answered.
-        states: of each deployment, what Ray Serve says of it and how many replicas are in which state.
-        problems: what could not be asked.
+        time_s: seconds since 1970.
+        series: the metrics of all nodes that answered.
+        deployments: by name, the state that Ray Serve reports, and the number of replicas in each state.
+        problems: what could not be learnt.
     """
 
     time_s: float
     series: Series
-    states: Mapping[str, tuple[str, Mapping[str, int]]]
+    deployments: Mapping[str, tuple[str, Mapping[str, int]]]
     problems: Sequence[str] = ()
 
 
 class Quantiles(BaseModel):
-    """Milliseconds that half, and 95 of 100, take at the most."""
+    """The median and the 95th percentile, in milliseconds."""
 
     p50: float
     p95: float
 
 
 class LoadedModel(BaseModel):
-    """A model version, and how many replicas have loaded it."""
+    """A model version and the number of replicas that have loaded it."""
 
     name: str
     version: str
@@ -67,14 +75,14 @@ class LoadedModel(BaseModel):
 
 
 class DeploymentStatus(BaseModel):
-    """One stage, or all in one.
+    """One stage, or all of them in a fused graph.
 
     Attributes:
-        state: as Ray Serve calls it, such as HEALTHY or UPDATING.
-        target: replicas that there are to be; null where it is not known.
-        replicas: how many are in which state, such as RUNNING or STARTING.
-        working: requests that its replicas work on.
-        waiting: requests that wait for a replica, or for a batch.
+        state: as Ray Serve reports it, such as HEALTHY or UPDATING.
+        target: the number of replicas wanted; null if unknown.
+        replicas: the number of replicas in each state, such as RUNNING or STARTING.
+        working: requests that its replicas are processing.
+        waiting: requests that wait for a replica or for a batch.
     """
 
     name: str
@@ -86,14 +94,14 @@ class DeploymentStatus(BaseModel):
 
 
 class Moment(BaseModel):
-    """One point of the charts; null is unknown.
+    """One point of the charts; null means unknown.
 
     Attributes:
         time_s: seconds since 1970.
-        pictures_per_s: answered, uploads and frames of streams.
-        p95_ms: of a whole request.
-        waiting: requests, at all deployments.
-        failed_share: of the requests, in [0, 1], that were answered with 5xx.
+        pictures_per_s: uploads and stream frames answered.
+        p95_ms: of whole requests.
+        waiting: requests waiting at all deployments.
+        failed_share: the share of requests, in [0, 1], answered with 5xx.
     """
 
     time_s: float
@@ -104,21 +112,21 @@ class Moment(BaseModel):
 
 
 class Status(BaseModel):
-    """What the whole server is doing: all of its replicas, on all nodes.
+    """The whole server: all replicas on all nodes.
 
     Attributes:
-        time_s: when it was asked, seconds since 1970.
-        window_s: over which rates, quantiles and counts are; 0 where it has not been watched for long enough.
-        models: loaded now; two while one is replaced by the other.
-        pictures_per_s: answered, uploads and frames of streams.
-        requests: answers to POST in the window, by HTTP status.
-        failed_share: of those, in [0, 1], with 5xx; null where there were none.
-        latency_ms: of each step, in their order, and of whole requests as `total`; only of those that there were.
-        batch_size: frames in one prediction, on the average; null where there were none.
-        refusals: in the window, by reason.
-        deployments: in the order of their names.
-        problems: what could not be asked, so that figures are incomplete.
-        history: of the last minutes, oldest first; only as long as somebody looks.
+        time_s: time of the snapshot, seconds since 1970.
+        window_s: the time that rates, quantiles and counts cover; 0 at first, when there are none yet.
+        models: the versions loaded now; two while one replaces the other.
+        pictures_per_s: uploads and stream frames answered.
+        requests: the number of answers to POST in the window, by HTTP status.
+        failed_share: the share of those, in [0, 1], with 5xx; null without requests.
+        latency_ms: by step in processing order, then of whole requests as `total`; only steps that ran.
+        batch_size: mean number of frames in one prediction; null without predictions.
+        refusals: the number of refused requests in the window, by reason.
+        deployments: sorted by name.
+        problems: what could not be learnt, so that figures are incomplete.
+        history: the last minutes, oldest first; recorded only while somebody asks.
     """
 
     time_s: float
@@ -135,63 +143,113 @@ class Status(BaseModel):
     history: list[Moment] = Field(default_factory=list)
 
 
-def parse(text: str, node: str) -> Series:
-    """The series that matter here, of the exposition text of one node.
+class StatusMonitor:
+    """Answers from a snapshot of the whole server, taken when somebody asks and the last one is older than `PERIOD_S`.
+
+    A snapshot makes Ray's agent on each node produce some hundred kilobytes of text, and costs this process a few
+    milliseconds.
 
     Args:
-        text: in Prometheus' format.
-        node: becomes a label, so that series of different nodes differ.
+        steps: the names of the processing steps, in order.
+        take_snapshot: may block; runs in a thread.
     """
-    lines = "\n".join(line for line in text.splitlines() if line.startswith(NAMES)) + "\n"
-    samples = (sample for family in text_string_to_metric_families(lines) for sample in family.samples)
-    # What begins like a name may be another.
-    return {
-        (sample.name, tuple(sorted({**sample.labels, "node": node}.items()))): sample.value
-        for sample in samples
-        if sample.name in NAMES
+
+    def __init__(self, steps: Iterable[str], take_snapshot: Callable[[], Snapshot]) -> None:
+        self._steps = tuple(steps)
+        self._take_snapshot = take_snapshot
+        self._snapshots: list[Snapshot] = []
+        self._history: list[Moment] = []
+        self._update: asyncio.Task[Status] | None = None
+        self._started_s = 0.0
+
+    async def status(self) -> Status:
+        """The latest status.
+
+        Raises:
+            ModelUnavailableError: Ray or its nodes do not answer.
+        """
+        # One at a time, even if Ray never answers: whoever asks meanwhile waits for the same update.
+        if self._update is None or (self._update.done() and time.monotonic() - self._started_s >= PERIOD_S):
+            self._started_s = time.monotonic()
+            self._update = asyncio.create_task(asyncio.to_thread(self._take))
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                return await asyncio.shield(self._update)
+        except Exception as error:  # a timeout, or whatever Ray raises
+            log.exception("cannot learn the server's status")
+            raise ModelUnavailableError("The server's nodes do not answer. Try again in a moment.") from error
+
+    def _take(self) -> Status:
+        now = self._take_snapshot()
+        self._snapshots.append(now)
+        status = summarise(first_of_window(self._snapshots), now, self._steps)
+        self._history.append(moment_of(status))
+        self._snapshots = [each for each in self._snapshots if each.time_s >= now.time_s - HISTORY_S]
+        self._history = [each for each in self._history if each.time_s >= now.time_s - HISTORY_S]
+        return status.model_copy(update={"history": self._history})
+
+
+def take_snapshot() -> Snapshot:
+    """Ask every live node for its metrics, and Ray Serve for the deployments; works inside a replica only."""
+    time_s, problems = time.time(), []
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    urls = [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in nodes]
+    with ThreadPoolExecutor(NUM_SCRAPES) as pool:
+        texts = list(pool.map(_scrape, urls))
+    num_silent = texts.count(None)
+    if num_silent:
+        problems.append(f"{num_silent} of {len(nodes)} nodes did not answer; their figures are missing.")
+    series: Series = {}
+    for url, text in zip(urls, texts, strict=True):
+        series |= parse(text or "", NAMES, node=url)
+    application = serve.status().applications[serve.get_replica_context().app_name]
+    deployments = {
+        name: (deployment.status.value, {str(state): num for state, num in deployment.replica_states.items()})
+        for name, deployment in application.deployments.items()
     }
+    return Snapshot(time_s, series, deployments, problems)
 
 
-def summarise(looks: Sequence[Look], steps: Iterable[str]) -> Status:
-    """The status at the last of some looks, which are in the order of time.
+def first_of_window(snapshots: Sequence[Snapshot]) -> Snapshot:
+    """The newest snapshot at least `WINDOW_S` before the last one, or else the oldest; they are in order of time."""
+    now_s = snapshots[-1].time_s
+    return next((each for each in reversed(snapshots) if each.time_s <= now_s - WINDOW_S), snapshots[0])
+
+
+def summarise(first: Snapshot, now: Snapshot, steps: Iterable[str]) -> Status:
+    """The status at `now`; rates and counts are those since `first`.
 
     Args:
-        looks: at least one; what is older than `WINDOW_S` before the last is not used.
-        steps: names of the steps of the work, in their order.
+        first: there are no rates and counts unless it is `MIN_WINDOW_S` older than `now`.
+        now: the last snapshot.
+        steps: the names of the processing steps, in order.
     """
-    now = looks[-1]
-    first = next(look for look in looks if look.time_s >= now.time_s - WINDOW_S)
     window_s = now.time_s - first.time_s
     if window_s < MIN_WINDOW_S:
         first, window_s = now, 0.0
-    gains = _gains(first.series, now.series)
-    requests = {
-        status: round(num)
-        for status, num in sorted(_by(gains, REQUESTS, "status_code", method="POST").items())
-        if status and round(num)
-    }
-    num_requests = sum(requests.values())
+    new = increases(first.series, now.series)
+    requests = _counts(sums(new, REQUESTS, by="status_code", method="POST"))
     num_failed = sum(num for status, num in requests.items() if status.startswith("5"))
-    latency = {step: _quantiles(_by(gains, LATENCY, "le", stage=step)) for step in steps}
-    latency["total"] = _quantiles(_by(gains, TOTAL_LATENCY, "le", method="POST"))
-    num_pictures = _by(gains, LATENCY, "le", stage="encode").get("+Inf", 0.0)
+    latency = {step: _quantiles(sums(new, LATENCY, by="le", stage=step)) for step in steps}
+    latency["total"] = _quantiles(sums(new, TOTAL_LATENCY, by="le", method="POST"))
+    num_pictures = sums(new, LATENCY, by="le", stage="encode").get("+Inf", 0.0)
     return Status(
         time_s=now.time_s,
         window_s=window_s,
         models=_models(now.series),
         pictures_per_s=num_pictures / window_s if window_s else None,
         requests=requests,
-        failed_share=num_failed / num_requests if num_requests else None,
-        latency_ms={step: quantiles for step, quantiles in latency.items() if quantiles is not None},
-        batch_size=mean_of_whole_numbers(_by(gains, BATCH_SIZE, "le")),
-        refusals=_refusals(gains),
+        failed_share=num_failed / sum(requests.values()) if requests else None,
+        latency_ms={step: quantiles for step, quantiles in latency.items() if quantiles},
+        batch_size=mean_of_integers(sums(new, BATCH_SIZE, by="le")),
+        refusals=_counts(sums(new, *REFUSALS, by="reason")),
         deployments=_deployments(now),
         problems=list(now.problems),
     )
 
 
 def moment_of(status: Status) -> Moment:
-    """What the charts show of a status."""
+    """The point of the charts for a status."""
     total = status.latency_ms.get("total")
     return Moment(
         time_s=status.time_s,
@@ -202,81 +260,26 @@ def moment_of(status: Status) -> Moment:
     )
 
 
-def quantile(buckets: Mapping[str, float], share: float) -> float | None:
-    """The value that `share` of all observations do not exceed, as Prometheus' histogram_quantile finds it.
-
-    Args:
-        buckets: upper bound, as the label `le` says it, to how many are at or below it.
-        share: in [0, 1].
-
-    Returns:
-        Interpolated within its bucket; the highest finite bound where it lies above; None where nothing was observed.
-    """
-    bounds = sorted((float(le), num) for le, num in buckets.items())
-    if not bounds or bounds[-1][1] <= 0:
-        return None
-    rank = share * bounds[-1][1]
-    lower, below = 0.0, 0.0
-    for upper, num in bounds:
-        if num >= rank and upper != float("inf"):
-            return lower + (upper - lower) * ((rank - below) / (num - below) if num > below else 1.0)
-        if upper != float("inf"):
-            lower, below = upper, num
-    return lower
-
-
-def mean_of_whole_numbers(buckets: Mapping[str, float]) -> float | None:
-    """The mean of observations that are whole numbers from 1 on; in wide buckets they count as their middle."""
-    bounds = sorted((float(le), num) for le, num in buckets.items())
-    if not bounds or bounds[-1][1] <= 0:
-        return None
-    total, lower, below = 0.0, 0.0, 0.0
-    for upper, num in bounds:
-        middle = lower if upper == float("inf") else (lower + 1 + upper) / 2
-        total += (num - below) * middle
-        lower, below = upper, num
-    return total / bounds[-1][1]
-
-
-def _gains(before: Series, now: Series) -> Series:
-    """By how much each series has grown; one that is smaller than before has begun anew, as one that is new has."""
-    return {key: value - old if (old := before.get(key, 0.0)) <= value else value for key, value in now.items()}
-
-
-def _by(series: Series, name: str, label: str, **labels: str) -> dict[str, float]:
-    """Sums of the series of this name and these labels, for each value of another label."""
-    sums: dict[str, float] = defaultdict(float)
-    for (found, pairs), value in series.items():
-        if found == name and labels.items() <= (own := dict(pairs)).items():
-            sums[own.get(label, "")] += value
-    return sums
+def _counts(values: Mapping[str, float]) -> dict[str, int]:
+    """Whole numbers above 0 with a name, sorted by name."""
+    return {name: round(value) for name, value in sorted(values.items()) if name and round(value)}
 
 
 def _quantiles(buckets: Mapping[str, float]) -> Quantiles | None:
-    p50, p95 = (quantile(buckets, share) for share in QUANTILES)
+    p50, p95 = quantile(buckets, 0.5), quantile(buckets, 0.95)
     return None if p50 is None or p95 is None else Quantiles(p50=round(p50, 1), p95=round(p95, 1))
 
 
-def _refusals(gains: Series) -> dict[str, int]:
-    nums: Counter[str] = Counter()
-    for name in REFUSALS:
-        nums.update({reason: round(num) for reason, num in _by(gains, name, "reason").items()})
-    return {reason: num for reason, num in sorted(nums.items()) if num}
-
-
 def _models(series: Series) -> list[LoadedModel]:
-    nums: dict[tuple[str, str], int] = defaultdict(int)
-    for (name, pairs), value in series.items():
-        if name == LOADED and value:
-            labels = dict(pairs)
-            nums[labels["model"], labels["version"]] += 1
+    loaded = [dict(labels) for (name, labels), value in series.items() if name == LOADED and value]
+    nums = Counter((labels["model"], labels["version"]) for labels in loaded)
     return [LoadedModel(name=name, version=version, replicas=num) for (name, version), num in sorted(nums.items())]
 
 
-def _deployments(look: Look) -> list[DeploymentStatus]:
-    targets = _by(look.series, TARGET, "deployment")
-    working = _by(look.series, PROCESSING, "deployment")
-    waiting = [_by(look.series, name, "deployment") for name in WAITING]
+def _deployments(snapshot: Snapshot) -> list[DeploymentStatus]:
+    targets = sums(snapshot.series, TARGET, by="deployment")
+    working = sums(snapshot.series, PROCESSING, by="deployment")
+    waiting = sums(snapshot.series, *WAITING, by="deployment")
     return [
         DeploymentStatus(
             name=name,
@@ -284,7 +287,16 @@ def _deployments(look: Look) -> list[DeploymentStatus]:
             target=round(targets[name]) if name in targets else None,
             replicas=dict(replicas),
             working=round(working.get(name, 0.0)),
-            waiting=round(sum(queue.get(name, 0.0) for queue in waiting)),
+            waiting=round(waiting.get(name, 0.0)),
         )
-        for name, (state, replicas) in sorted(look.states.items())
+        for name, (state, replicas) in sorted(snapshot.deployments.items())
     ]
+
+
+def _scrape(url: str) -> str | None:
+    try:
+        with urllib.request.urlopen(url, timeout=SCRAPE_TIMEOUT_S) as answer:  # noqa: S310  # a node of our own cluster
+            text: str = answer.read().decode()
+            return text
+    except OSError:
+        return None

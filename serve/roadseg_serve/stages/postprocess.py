@@ -153,5 +153,5 @@ class Postprocess:
 
     async def __call__(self, prediction: Prediction, wish: AnswerOptions, frame: Frame | None = None) -> Answer:
         """See `answer`."""
-        with trace.part("postprocess"):
+        with trace.span("postprocess"):
             return await asyncio.to_thread(answer, prediction, wish, frame, self._threshold)

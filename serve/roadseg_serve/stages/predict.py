@@ -74,7 +74,7 @@ class Model:
         """
         if frame.size_rule != self._size_rule:
             raise RefitError(self._size_rule)
-        with trace.part("predict"):
+        with trace.span("predict"):
             prediction: Prediction = await self._predict(frame, get_current())
             return prediction
 
@@ -90,7 +90,7 @@ class Model:
         self._metrics.note_batch(len(frames))
         attributes = {"roadseg.batch_size": len(frames)}
         for context in contexts:  # the batch is a part of every request in it
-            trace.note("infer", context, started_ns=started_ns, time_s=infer_s, attributes=attributes)
+            trace.record_span("infer", context, started_ns=started_ns, time_s=infer_s, attributes=attributes)
         return [
             frame.predicted(prob_HW, threshold=self._threshold, model=self._name, infer_s=infer_s)
             for frame, prob_HW in zip(frames, probs_HW, strict=True)

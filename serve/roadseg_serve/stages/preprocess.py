@@ -174,7 +174,7 @@ class Preprocess:
 
     async def __call__(self, data: bytes, size_rule: SizeRule, *, keep_picture: bool) -> Frame:
         """Decode and fit one upload; raises what `decode` raises."""
-        with trace.part("preprocess"):
+        with trace.span("preprocess"):
             return await asyncio.to_thread(frame_of, data, self._limits, size_rule, keep_picture=keep_picture)
 
 

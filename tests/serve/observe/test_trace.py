@@ -1,4 +1,4 @@
-"""Where traces begin, which are kept, and what the log says of them; the spans are sent to a real receiver."""
+"""Where traces start, which are kept, and their ids in the log; the spans go to a real receiver."""
 
 import logging
 from collections.abc import Iterator
@@ -66,7 +66,7 @@ def is_sampled(traceparent: str) -> bool:
 
 
 @pytest.mark.parametrize("headers", [{}, {"traceparent": "00-zz-01"}])
-def test_a_request_of_nobody_begins_a_trace(collector: Collector, headers: dict[str, str]) -> None:
+def test_a_request_without_a_parent_starts_a_trace(collector: Collector, headers: dict[str, str]) -> None:
     heard, _ = ask_once("POST", "/secret/path", headers, status=503)
     (span,) = collector.spans
     assert (span.name, span.parent_id, span.attributes["http.response.status_code"]) == ("POST", "", 503)
@@ -82,14 +82,14 @@ def test_a_request_of_nobody_begins_a_trace(collector: Collector, headers: dict[
         ("1", {"traceparent": CLIENT["traceparent"][:-1] + "0"}, False),
     ],
 )
-def test_it_is_decided_once_whether_a_trace_is_kept(
+def test_sampling_is_decided_once(
     collector: Collector, monkeypatch: pytest.MonkeyPatch, ratio: str, headers: dict[str, str], is_kept: bool
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", ratio)
     heard, _ = ask_once("POST", "/upload", headers)
     assert bool(collector.spans) == is_kept
-    assert is_sampled(heard) == is_kept  # which all of Ray's processes keep to
+    assert is_sampled(heard) == is_kept  # all of Ray's processes follow this
 
 
 def test_pages_and_probes_are_not_traced(collector: Collector) -> None:
@@ -103,7 +103,7 @@ def test_without_an_exporter_nothing_is_touched() -> None:
     assert b"traceparent" not in dict(heard[0]["headers"])
 
 
-def test_lines_of_a_traced_request_have_its_id(collector: Collector, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_records_of_a_traced_request_have_its_id(collector: Collector, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="ray.serve.test"):
         ask_once("POST", "/upload", CLIENT)
         ask_once("GET", "/health", {})
@@ -111,11 +111,11 @@ def test_lines_of_a_traced_request_have_its_id(collector: Collector, caplog: pyt
     assert collector.spans
 
 
-def test_a_part_of_untraced_work_is_no_span_and_work_that_begins_a_trace_is_one(collector: Collector) -> None:
+def test_only_start_trace_starts_a_trace(collector: Collector) -> None:
     (processor,) = trace.otlp_exporter()
-    with trace.part("decode"):
+    with trace.span("decode"):
         pass
-    with trace.begin("frame", {"number": 7}) as frame:
+    with trace.start_trace("frame", {"number": 7}) as frame:
         trace_id = otel.format_trace_id(frame.get_span_context().trace_id)
     processor.shutdown()
     assert [(span.name, span.trace_id, span.attributes) for span in collector.spans] == [
