@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tqdm import tqdm
+from rich.progress import Progress
 
 from bench.load import draw_road
 from roadseg_serve.messages import AnswerOptions
@@ -71,10 +71,9 @@ def loop(segmenter: Segmenter, jobs: Sequence[Job]) -> None:
 
 def pipeline(segmenter: Segmenter, jobs: Sequence[Job], options: Options) -> None:
     """As the command does it."""
-    with tqdm(total=len(jobs), disable=True) as bar:
-        for outcome in segment_files(segmenter, jobs, options, bar):
-            if outcome.fault:
-                raise SystemExit(outcome.fault)
+    for outcome in segment_files(segmenter, jobs, options, Progress(disable=True)):
+        if outcome.fault:
+            raise SystemExit(outcome.fault)
 
 
 if __name__ == "__main__":

@@ -111,10 +111,10 @@ def test_what_fails_is_named_and_the_rest_is_done(segment: Segment, drive: Path)
     ("words", "says"),
     [
         (("missing.png",), "missing.png does not exist"),
-        (("drive/a.png", "--out", "drive"), "would take the place of"),
+        (("drive/a.png", "--out", "drive"), "would overwrite the input"),
         (("drive/a.png", "drive/left/a.png"), "would both be written to"),
-        (("drive", "--summary", "drive/a.png"), "would take the place of"),
-        (("drive", "-"), "goes alone"),
+        (("drive", "--summary", "drive/a.png"), "would overwrite the input"),
+        (("drive", "-"), "cannot be combined with other paths"),
         (("drive", "--threshold", "2"), "--threshold"),
         ((), "PATH"),
     ],
@@ -160,7 +160,7 @@ def running(red_artefact: Path, many: Path) -> Iterator[subprocess.Popen[bytes]]
         process.wait()
 
 
-def test_ctrl_c_leaves_whole_masks_only(running: subprocess.Popen[bytes], many: Path, segment: Segment) -> None:
+def test_ctrl_c_leaves_only_complete_masks(running: subprocess.Popen[bytes], many: Path, segment: Segment) -> None:
     deadline = time.monotonic() + TIMEOUT_S
     while len(list((many / "masks").glob("*.png"))) < 50:
         assert running.poll() is None
@@ -174,7 +174,7 @@ def test_ctrl_c_leaves_whole_masks_only(running: subprocess.Popen[bytes], many: 
     assert 50 <= len(masks) < 20_000
     for mask in masks:
         assert mask.suffix == ".png"
-        Image.open(mask).load()  # raises where it is not whole
+        Image.open(mask).load()  # raises if it is truncated
     rows = (many / "road.csv").read_text().splitlines()[1:]
     assert all(row.count(",") == 8 for row in rows)
     # And it goes on from there.

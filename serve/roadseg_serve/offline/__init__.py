@@ -1,1 +1,1 @@
-"""Masks without a server: `roadseg-serve segment`."""
+"""Segmentation without a server: `roadseg-serve segment`."""

@@ -1,4 +1,4 @@
-"""`segment` at a terminal: what is shown while it works, what goes wrong by name, and what came of it."""
+"""`segment` in a terminal: progress, errors by file, and the closing line."""
 
 import os
 import sys
@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 from PIL import Image
-from tqdm import tqdm
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from roadseg_serve.engines.engine import EngineName
 from roadseg_serve.errors import FileError, InputError, RequestError
 from roadseg_serve.messages import AnswerOptions, Format
-from roadseg_serve.offline.inputs import check_inputs_are_kept, find, plan
-from roadseg_serve.offline.outcome import Tally, summary_file
+from roadseg_serve.offline.inputs import check_not_overwritten, find, plan
+from roadseg_serve.offline.outcome import Outcome, summarise, summary_file
 from roadseg_serve.offline.segment import LIMITS, Options, Segmenter, segment_bytes, segment_files
 
 
@@ -32,78 +33,74 @@ def segment_paths(
     options: Options,
     quiet: bool,
 ) -> bool:
-    """Segment what the names mean, and tell of it on the terminal.
-
-    Args:
-        names: see `inputs.find`.
-        out: see `inputs.plan`.
-        wanted: see `inputs.plan`.
-        recursive: see `inputs.find`.
-        model: which model version; see `artefact.resolve`.
-        engine: what computes; see `create_engine`.
-        summary: where the table of all inputs goes, if it is wanted.
-        options: how to segment.
-        quiet: tell what goes wrong only.
+    """Segment all files that `names` stand for; see `inputs.find` and `inputs.plan`.
 
     Returns:
-        Whether all is well.
+        Whether everything succeeded.
 
     Raises:
-        InputError: the paths make no sense together; nothing was done.
+        InputError: the paths do not fit together; nothing was done.
         StartError: the model cannot be read, or the engine cannot run here.
     """
-    # Pillow only warns of pictures that are too large for us.
+    # Pillow only warns about pictures that are too large for us.
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     jobs = plan(find(names, recursive=recursive, out=out), out=out, wanted=wanted)
-    check_inputs_are_kept([job.source for job in jobs], [summary] if summary else [])
+    check_not_overwritten([job.source for job in jobs], [summary] if summary else [])
     segmenter = load(model, engine)
     started_s = time.perf_counter()
-    tally = Tally()
-    ended = "stopped: "
+    outcomes: list[Outcome] = []
+    prefix = "stopped: "
     try:
         with (
             summary_file(summary) as write_row,
-            tqdm(total=len(jobs), unit=" images", disable=True if quiet else None) as bar,  # None: in terminals only
-            closing(segment_files(segmenter, jobs, options, bar)) as outcomes,
+            progress_bar(quiet=quiet) as progress,
+            closing(segment_files(segmenter, jobs, options, progress)) as results,
         ):
-            for outcome in outcomes:
-                tally.add(outcome)
+            for outcome in progress.track(results, total=len(jobs), description="files"):
+                outcomes.append(outcome)
                 write_row(outcome)
                 if outcome.note and not quiet:
-                    bar.write(f"note: {outcome.source}: {outcome.note}", file=sys.stderr)
+                    progress.console.out(f"note: {outcome.source}: {outcome.note}", highlight=False)
                 if outcome.fault:
-                    bar.write(f"error: {outcome.source}: {outcome.fault}", file=sys.stderr)
-        ended = ""
+                    progress.console.out(f"error: {outcome.source}: {outcome.fault}", highlight=False)
+        prefix = ""
     finally:
         if not quiet:
-            print(ended + tally.line(seconds=time.perf_counter() - started_s, out=out))
-    return tally.num_failed == 0
+            print(prefix + summarise(outcomes, seconds=time.perf_counter() - started_s, out=out))
+    return not any(outcome.fault for outcome in outcomes)
 
 
 def segment_stdin(*, model: str, engine: EngineName | Literal["auto"], wish: AnswerOptions) -> None:
     """Segment the picture on standard input to standard output.
 
     Raises:
-        InputError: the answer would go to a terminal.
-        RequestError: it cannot be read.
-        FileError: the answer cannot be written.
+        InputError: the output would go to a terminal.
+        RequestError: the picture cannot be read.
+        FileError: the output cannot be written.
         StartError: the model cannot be read, or the engine cannot run here.
     """
     if sys.stdout.isatty() and wish.format is not Format.JSON:
-        raise InputError("the answer is no text for a terminal; write it to a file: > mask.png")
+        raise InputError("will not write a picture to the terminal; redirect it to a file: > mask.png")
     data = sys.stdin.buffer.read(LIMITS.max_upload_bytes + 1)
     try:
         body = segment_bytes(load(model, engine), data, wish).body
     except RequestError as error:
         raise FileError(f"standard input: {error}") from error
     try:
-        # Not by sys.stdout, which would try once more at the end what failed here.
+        # Not through sys.stdout, which would try to flush again at exit after a failure.
         with open(sys.stdout.fileno(), "wb", closefd=False) as stream:
             stream.write(body)
     except OSError as error:
-        raise FileError(f"standard output: The answer cannot be written ({error.strerror}).") from error
+        raise FileError(f"standard output: The result cannot be written ({error.strerror}).") from error
 
 
 def load(model: str, engine: EngineName | Literal["auto"]) -> Segmenter:
-    """The model, with a thread for each CPU that this process may use."""
+    """Load the model, with one thread for each CPU that this process may use."""
     return Segmenter(model, engine=engine, num_threads=len(os.sched_getaffinity(0)))
+
+
+def progress_bar(*, quiet: bool) -> Progress:
+    """A progress bar on standard error, if that is a terminal."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, disable=quiet or not console.is_terminal)

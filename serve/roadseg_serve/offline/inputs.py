@@ -1,4 +1,4 @@
-"""What `segment` reads, and where each mask goes; all of it is settled before any work begins."""
+"""What `segment` reads, and where each result goes; all of this is settled before any work starts."""
 
 import glob
 import os
@@ -31,8 +31,8 @@ class Input:
     """A file to segment.
 
     Attributes:
-        path: of the file.
-        relative: where it lies below the folder, or the pattern's fixed part, that it was found by.
+        path: the file.
+        relative: its path below the folder, or below the fixed part of the pattern, that it was found by.
     """
 
     path: Path
@@ -40,19 +40,19 @@ class Input:
 
     @property
     def is_video(self) -> bool:
-        """By its name."""
+        """Judged by its suffix."""
         return self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
 class Job:
-    """A file to segment, and where the answer goes.
+    """A file to segment, and where the result goes.
 
     Attributes:
-        source: the file.
-        is_video: and no picture.
-        format: of the answer.
-        target: the file to write; for a video in another format than overlay, the folder of its frames.
+        source: the input file.
+        is_video: whether it is a video, and not a picture.
+        format: of the result.
+        target: the output file; for a video in a format other than overlay, the folder of its frames.
     """
 
     source: Path
@@ -62,49 +62,48 @@ class Job:
 
 
 def find(names: Sequence[str], *, recursive: bool, out: Path) -> list[Input]:
-    """Find the files that the names mean, each once, in the order of the names and sorted within each.
+    """Find the files that the names stand for, each once, in the order of the names and sorted within each.
 
-    Files that are named, or match a pattern, are taken whatever they are. Folders give what a picture or a video is by
-    its suffix; hidden files and what lies below `out` do not count.
+    Files that are named or match a pattern are taken whatever their suffix. Folders give all files with the suffix of
+    a picture or video, except hidden files and those below `out`.
 
     Args:
-        names: files, folders and patterns as of `glob`, `**` included.
-        recursive: whether folders give what is in their subfolders too.
-        out: where masks go.
+        names: files, folders, and `glob` patterns including `**`.
+        recursive: whether to look into subfolders.
+        out: the output folder.
 
     Raises:
-        InputError: a name means nothing.
+        InputError: a name stands for nothing.
     """
     found: dict[Path, Input] = {}
     for name in names:
         try:
             inputs = list(_found_by(name, recursive=recursive, out=out))
         except OSError as error:
-            raise InputError(f"cannot look into {error.filename} ({error.strerror})") from error
+            raise InputError(f"cannot read {error.filename} ({error.strerror})") from error
         if not inputs:
-            raise InputError(_nothing(name, recursive=recursive))
+            raise InputError(_explain_nothing(name, recursive=recursive))
         for each in inputs:
             found.setdefault(each.path.resolve(), each)
     return list(found.values())
 
 
 def plan(inputs: Sequence[Input], *, out: Path, wanted: Format | None) -> list[Job]:
-    """Say where each answer goes: to the same place below `out`, under the input's name with the format's suffix.
+    """Decide where each result goes: to the same relative path below `out`, with the suffix of the format.
 
     Args:
-        inputs: what is to be segmented.
-        out: the folder of all answers.
-        wanted: the format; None makes masks as PNG of pictures, and an overlay of videos.
+        inputs: the files to segment.
+        out: the output folder.
+        wanted: the format; None means PNG masks for pictures, and overlays for videos.
 
     Raises:
-        InputError: two answers would have one name, or one would take the place of an input.
+        InputError: two results would have the same path, or one would overwrite an input.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a folder with --out")
     jobs: dict[Path, Job] = {}
     for each in inputs:
-        default = Format.OVERLAY if each.is_video else Format.PNG
-        answer_format = wanted or default
+        answer_format = wanted or (Format.OVERLAY if each.is_video else Format.PNG)
         suffix = SUFFIXES[answer_format]
         if each.is_video:
             suffix = ".mp4" if answer_format is Format.OVERLAY else ""
@@ -114,17 +113,17 @@ def plan(inputs: Sequence[Input], *, out: Path, wanted: Format | None) -> list[J
         jobs[target] = Job(each.path, each.is_video, answer_format, target)
     for job in jobs.values():
         for parent in job.target.parents:
-            if parent in jobs:  # the frames of a video, into a folder of pictures
+            if parent in jobs:  # the folder of a video's frames is also a folder of pictures
                 raise _same_target(jobs[parent].source, job.source, parent)
-    check_inputs_are_kept([each.path for each in inputs], list(jobs))
+    check_not_overwritten([each.path for each in inputs], list(jobs))
     return list(jobs.values())
 
 
-def check_inputs_are_kept(sources: Sequence[Path], targets: Sequence[Path]) -> None:
-    """Make sure that no input is written over, under whatever name.
+def check_not_overwritten(sources: Sequence[Path], targets: Sequence[Path]) -> None:
+    """Check that no target is one of the sources, even by another name.
 
     Raises:
-        InputError: one would be.
+        InputError: a target is one.
     """
     by_identity = {(found.st_dev, found.st_ino): path for path in sources for found in (path.stat(),)}
     for target in targets:
@@ -132,9 +131,7 @@ def check_inputs_are_kept(sources: Sequence[Path], targets: Sequence[Path]) -> N
             found = target.stat()
             source = by_identity.get((found.st_dev, found.st_ino))
             if source is not None:
-                raise InputError(
-                    f"{target} would take the place of {source}, which is to be read; choose another --out"
-                )
+                raise InputError(f"{target} would overwrite the input {source}; choose another --out")
 
 
 def _found_by(name: str, *, recursive: bool, out: Path) -> Iterator[Input]:
@@ -146,11 +143,10 @@ def _found_by(name: str, *, recursive: bool, out: Path) -> Iterator[Input]:
     elif glob.has_magic(name):
         parts = path.parts
         base = Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
-        # As shells do, it leaves out hidden files, which Path.glob does not.
+        # Unlike Path.glob, this leaves out hidden files, as shells do.
         for match in sorted(map(Path, glob.glob(str(path), recursive=True))):  # noqa: PTH207
             if match.is_dir():
-                # What `**` finds has each file by itself.
-                if "**" not in parts:
+                if "**" not in parts:  # which matches the files in it too
                     yield from _in_folder(match, base, recursive=recursive, out=out)
             elif not match.resolve().is_relative_to(out.resolve()):
                 yield Input(match, match.relative_to(base))
@@ -161,7 +157,7 @@ def _in_folder(folder: Path, base: Path, *, recursive: bool, out: Path) -> Itera
     suffixes = VIDEO_SUFFIXES | {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
     out = out.resolve()
     if folder.resolve() == out:
-        raise InputError(f"{folder} is read, so that nothing can be written to it; choose another --out")
+        raise InputError(f"{folder} is both an input and the output folder; choose another --out")
 
     def stop(error: OSError) -> None:
         raise error
@@ -175,12 +171,12 @@ def _in_folder(folder: Path, base: Path, *, recursive: bool, out: Path) -> Itera
                 yield Input(path, path.relative_to(base))
 
 
-def _nothing(name: str, *, recursive: bool) -> str:
+def _explain_nothing(name: str, *, recursive: bool) -> str:
     if name == "-":
-        return "- stands for one picture on standard input, and goes alone"
+        return "- means one picture on standard input, and cannot be combined with other paths"
     if Path(name).expanduser().is_dir():
-        hint = "" if recursive else "; --recursive looks into its subfolders too"
-        return f"{name} has no picture and no video{hint}"
+        hint = "" if recursive else "; add --recursive to look into its subfolders"
+        return f"{name} has no pictures or videos{hint}"
     if glob.has_magic(name):
         return f"nothing matches {name}"
     return f"{name} does not exist"
@@ -188,6 +184,6 @@ def _nothing(name: str, *, recursive: bool) -> str:
 
 def _same_target(first: Path, second: Path, target: Path) -> InputError:
     return InputError(
-        f"{first} and {second} would both be written to {target}; give the folder above both with --recursive, or a "
-        "pattern in quotes, to keep their folders apart, or segment them in two runs with an --out each"
+        f"{first} and {second} would both be written to {target}; give their common folder with --recursive, or a "
+        "pattern in quotes, to keep their folders apart, or run segment twice with different --out"
     )

@@ -1,12 +1,12 @@
-"""What became of each input of `segment`: a row of the summary file, and a part of the summary line."""
+"""The result of each input of `segment`: a row of the summary file, and part of the closing line."""
 
 import csv
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
 
 from roadseg_serve.errors import InputError
 
@@ -15,18 +15,18 @@ COLUMNS = ("path", "mask", "state", "images", "width", "height", "road_share", "
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one input.
+    """The result of one input.
 
     Attributes:
-        source: the file.
-        target: where its answer is, if there is one.
-        width: of the upright picture, pixels; 0 where it was not read.
+        source: the input file.
+        target: the output file or folder.
+        width: of the upright picture, pixels; 0 if it was not read.
         height: of the upright picture, pixels.
-        num_images: 1, or the frames of a video; 0 where none was segmented.
-        road_share: of all pixels, the mean over the images, in [0, 1].
-        seconds: that it took; of a picture without the time that it waited for others.
-        fault: what went wrong and what to do; empty where all is well.
-        note: what is no fault but should be known; mostly empty.
+        num_images: 1, or the number of frames in a video; 0 if none was segmented.
+        road_share: share of all pixels in [0, 1], averaged over the images.
+        seconds: processing time; for a picture, without waiting for others.
+        fault: what went wrong and what to do; empty if nothing.
+        note: what the user should know although nothing went wrong; usually empty.
     """
 
     source: Path
@@ -41,76 +41,43 @@ class Outcome:
 
     @property
     def state(self) -> str:
-        """In one word; an answer that was there already is skipped."""
+        """`failed`, `written`, or `skipped` if the output existed already."""
         if self.fault:
             return "failed"
         return "written" if self.num_images else "skipped"
 
-    def row(self) -> tuple[str, ...]:
-        """Of the summary file; what is not known is empty."""
-        known = self.num_images > 0
-        return (
-            str(self.source),
-            str(self.target) if known or not self.fault else "",
-            self.state,
-            str(self.num_images),
-            str(self.width) if known else "",
-            str(self.height) if known else "",
-            f"{self.road_share:.6f}" if known else "",
-            f"{self.seconds:.3f}" if known else "",
-            self.fault,
-        )
-
-
-@dataclass
-class Tally:
-    """The sum of all outcomes so far."""
-
-    num_files: int = 0
-    num_images: int = 0
-    num_skipped: int = 0
-    num_failed: int = 0
-    _road: float = field(default=0.0, repr=False)
-
-    def add(self, outcome: Outcome) -> None:
-        """Count one more."""
-        self.num_files += outcome.num_images > 0
-        self.num_images += outcome.num_images
-        self.num_skipped += outcome.state == "skipped"
-        self.num_failed += outcome.state == "failed"
-        self._road += outcome.road_share * outcome.num_images
-
-    def line(self, *, seconds: float, out: Path) -> str:
-        """For a person: how many, how fast, how much road, where."""
-        parts = [f"{_count(self.num_images, 'image')} of {_count(self.num_files, 'file')}"]
+    def row(self) -> tuple[object, ...]:
+        """The values of `COLUMNS`; unknown ones are empty."""
+        figures: tuple[object, ...] = (0, "", "", "", "")
         if self.num_images:
-            took = str(timedelta(seconds=round(seconds)))
-            parts[0] += f" in {took} ({self.num_images / seconds:.1f} images/s)"
-            parts.append(f"mean road share {self._road / self.num_images:.3f}")
-        if self.num_skipped:
-            parts.append(f"{self.num_skipped} skipped")
-        if self.num_failed:
-            parts.append(f"{self.num_failed} failed")
-        return f"{', '.join(parts)}; written to {out}"
+            figures = (self.num_images, self.width, self.height, f"{self.road_share:.6f}", f"{self.seconds:.3f}")
+        target = "" if self.fault and not self.num_images else self.target
+        return (self.source, target, self.state, *figures, self.fault)
 
 
-class Rows(Protocol):
-    """Takes the row of an outcome."""
-
-    def __call__(self, outcome: Outcome) -> None:
-        """Write it."""
+def summarise(outcomes: Sequence[Outcome], *, seconds: float, out: Path) -> str:
+    """One line: how many files, how fast, how much road, where the output is."""
+    num_images = sum(outcome.num_images for outcome in outcomes)
+    num_files = sum(outcome.num_images > 0 for outcome in outcomes)
+    line = f"{_count(num_images, 'image')} of {_count(num_files, 'file')}"
+    if num_images:
+        road_share = sum(outcome.road_share * outcome.num_images for outcome in outcomes) / num_images
+        line += f" in {timedelta(seconds=round(seconds))} ({num_images / seconds:.1f} images/s)"
+        line += f", mean road share {road_share:.3f}"
+    for state in ("skipped", "failed"):
+        num = sum(outcome.state == state for outcome in outcomes)
+        line += f", {num} {state}" if num else ""
+    return f"{line}; written to {out}"
 
 
 @contextmanager
-def summary_file(path: Path | None) -> Iterator[Rows]:
-    """Write outcomes as CSV while they come, so that what is done is told whatever ends the run; None writes nowhere.
+def summary_file(path: Path | None) -> Iterator[Callable[[Outcome], object]]:
+    """Open a CSV file and give the function that adds a row at once, in case the run is stopped; None writes nothing.
 
     Raises:
-        InputError: there can be no such file.
+        InputError: the file cannot be written.
     """
-    if path is None:
-        yield lambda _outcome: None
-        return
+    path = path or Path(os.devnull)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = path.open("w", newline="", encoding="utf-8", errors="surrogateescape", buffering=1)
@@ -119,11 +86,7 @@ def summary_file(path: Path | None) -> Iterator[Rows]:
     with stream:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
-
-        def write(outcome: Outcome) -> None:
-            writer.writerow(outcome.row())
-
-        yield write
+        yield lambda outcome: writer.writerow(outcome.row())
 
 
 def _count(number: int, what: str) -> str:

@@ -1,4 +1,4 @@
-"""Which files names mean, and where the answers go."""
+"""Which files the names stand for, and where the results go."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_a_folder_gives_its_own_pictures_and_videos(tmp_path: Path) -> None:
     assert found([tmp_path / "in"], tmp_path / "out") == ["a.jpg", "b.PNG", "clip.MP4"]
 
 
-def test_recursive_gives_what_is_below_it(tmp_path: Path) -> None:
+def test_recursive_looks_into_subfolders(tmp_path: Path) -> None:
     make(tmp_path / "in", "a.jpg", "sub/c.png", "sub/deep/d.webp", ".git/e.png")
     assert found([tmp_path / "in"], tmp_path / "out", recursive=True) == ["a.jpg", "sub/c.png", "sub/deep/d.webp"]
 
@@ -40,7 +40,7 @@ def test_a_pattern_keeps_the_folders_below_its_fixed_part(tmp_path: Path) -> Non
     assert found([tmp_path / "in" / "*" / "left"], out) == ["1/left/a.png", "2/left/a.png"]  # of folders: pictures
 
 
-def test_a_file_that_is_named_is_taken_whatever_it_is(tmp_path: Path) -> None:
+def test_a_named_file_is_taken_whatever_its_suffix(tmp_path: Path) -> None:
     make(tmp_path, "scan.dat", "[1].png")  # the second is no pattern, as there is such a file
     assert found([tmp_path / "scan.dat", tmp_path / "[1].png"], tmp_path / "out") == ["scan.dat", "[1].png"]
 
@@ -52,7 +52,7 @@ def test_each_file_is_taken_once(tmp_path: Path) -> None:
     assert found(names, tmp_path / "out") == ["b.png", "a.png"]
 
 
-def test_earlier_answers_are_no_inputs(tmp_path: Path) -> None:
+def test_earlier_results_are_no_inputs(tmp_path: Path) -> None:
     make(tmp_path, "a.png", "masks/a.png")
     assert found([tmp_path], tmp_path / "masks", recursive=True) == ["a.png"]
     assert found([tmp_path / "**" / "*.png"], tmp_path / "masks") == ["a.png"]
@@ -67,7 +67,7 @@ def test_earlier_answers_are_no_inputs(tmp_path: Path) -> None:
         ("masks", "choose another --out"),
     ],
 )
-def test_a_name_that_means_nothing_is_refused(tmp_path: Path, name: str, says: str) -> None:
+def test_a_name_that_stands_for_nothing_is_refused(tmp_path: Path, name: str, says: str) -> None:
     make(tmp_path, "in/notes.txt", "in/sub/a.png", "masks/a.png")
     with pytest.raises(InputError, match=says):
         find([str(tmp_path / name)], recursive=False, out=tmp_path / "masks")
@@ -83,7 +83,7 @@ def test_a_name_that_means_nothing_is_refused(tmp_path: Path, name: str, says: s
         (Format.JSON, "sub/a.b.json", "sub/clip"),
     ],
 )
-def test_answers_have_the_names_of_inputs(tmp_path: Path, wanted: Format | None, picture: str, video: str) -> None:
+def test_results_have_the_names_of_inputs(tmp_path: Path, wanted: Format | None, picture: str, video: str) -> None:
     make(tmp_path / "in", "sub/a.b.tif", "sub/clip.avi")
     inputs = find([str(tmp_path / "in")], recursive=True, out=tmp_path / "out")
     jobs = plan(inputs, out=tmp_path / "out", wanted=wanted)
@@ -95,7 +95,7 @@ def test_answers_have_the_names_of_inputs(tmp_path: Path, wanted: Format | None,
     "names",
     [("1/a.png", "2/a.png"), ("1/a.png", "1/a.jpg"), ("1/clip.mp4", "2/clip.mkv")],
 )
-def test_two_answers_never_have_one_name(tmp_path: Path, names: tuple[str, str]) -> None:
+def test_two_results_never_have_one_name(tmp_path: Path, names: tuple[str, str]) -> None:
     make(tmp_path, *names)
     inputs = [Input(tmp_path / name, Path(Path(name).name)) for name in names]
     with pytest.raises(InputError, match="both be written to") as error:
@@ -112,7 +112,7 @@ def test_frames_of_a_video_do_not_go_among_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["the file itself", "symbolic link", "hard link"])
-def test_an_input_is_never_written_over(tmp_path: Path, kind: str) -> None:
+def test_an_input_is_never_overwritten(tmp_path: Path, kind: str) -> None:
     make(tmp_path / "in", "a.png")
     (tmp_path / "out").mkdir()
     out = tmp_path / "out"
@@ -123,11 +123,11 @@ def test_an_input_is_never_written_over(tmp_path: Path, kind: str) -> None:
     else:
         (out / "a.png").hardlink_to(tmp_path / "in" / "a.png")
     inputs = find([str(tmp_path / "in" / "a.png")], recursive=False, out=out)
-    with pytest.raises(InputError, match="would take the place of"):
+    with pytest.raises(InputError, match="would overwrite the input"):
         plan(inputs, out=out, wanted=None)
 
 
-def test_the_folder_of_answers_is_a_folder(tmp_path: Path) -> None:
+def test_the_output_folder_is_no_file(tmp_path: Path) -> None:
     make(tmp_path, "a.png", "out")
     with pytest.raises(InputError, match="is a file"):
         plan([Input(tmp_path / "a.png", Path("a.png"))], out=tmp_path / "out", wanted=None)

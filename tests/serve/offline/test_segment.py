@@ -1,4 +1,4 @@
-"""Masks without a server: files in, files out, and the flow between; road probability is red / 255."""
+"""Segmentation without a server: files in, files out, and the pipeline between; road probability is red / 255."""
 
 import csv
 import io
@@ -12,14 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tqdm import tqdm
+from rich.progress import Progress
 
 from roadseg_serve.errors import DamagedImageError, FileError, InputError, RoadsegError
 from roadseg_serve.messages import AnswerOptions, Format, Frame, ModelName, Placement, Prediction, UInt8Array
 from roadseg_serve.models.manifest import SizeRule
 from roadseg_serve.offline.inputs import Job, find, plan
-from roadseg_serve.offline.outcome import Outcome, Tally, summary_file
-from roadseg_serve.offline.segment import MAX_BATCH_SIZE, Options, Segmenter, flow, segment_bytes, segment_files, whole
+from roadseg_serve.offline.outcome import Outcome, summarise, summary_file
+from roadseg_serve.offline.segment import (
+    MAX_BATCH_SIZE,
+    Options,
+    Segmenter,
+    atomic_file,
+    pipeline,
+    segment_bytes,
+    segment_files,
+)
 
 WIDTH, HEIGHT = 96, 64  # the red model takes this size as it is
 
@@ -49,8 +57,7 @@ def planned(source: Path, out: Path, wanted: Format | None = None) -> list[Job]:
 
 def run(segmenter: Segmenter, jobs: Sequence[Job], **options: Any) -> dict[str, Outcome]:
     """Outcomes by the name of the input."""
-    with tqdm(total=len(jobs), disable=True) as bar:
-        outcomes = list(segment_files(segmenter, jobs, Options(**options), bar))
+    outcomes = list(segment_files(segmenter, jobs, Options(**options), Progress(disable=True)))
     assert len(outcomes) == len(jobs)
     return {outcome.source.name: outcome for outcome in outcomes}
 
@@ -159,9 +166,9 @@ def test_skip_existing_continues(segmenter: Segmenter, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "old.png").read_bytes() != b"earlier"
 
 
-def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
+def test_a_file_is_complete_or_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "a"
-    with whole(path) as part:
+    with atomic_file(path) as part:
         part.write_bytes(b"first")
         assert not path.exists()
     assert path.read_bytes() == b"first"
@@ -172,7 +179,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
 
 
 def stop_half_way(path: Path) -> None:
-    with whole(path) as part:
+    with atomic_file(path) as part:
         part.write_bytes(b"sec")
         raise KeyboardInterrupt
 
@@ -184,7 +191,7 @@ def predict_nothing(frames: Sequence[Frame]) -> list[Prediction]:
     return [Prediction(frame.input_HWC[..., 0], frame.placement, 0.5, ModelName("m", "1")) for frame in frames]
 
 
-def test_flow_keeps_the_order_and_takes_no_more_than_it_must() -> None:
+def test_the_pipeline_keeps_the_order_and_takes_no_more_than_it_must() -> None:
     taken = 0
 
     def items() -> Any:
@@ -199,7 +206,7 @@ def test_flow_keeps_the_order_and_takes_no_more_than_it_must() -> None:
         batches.append(len(frames))
         return predict_nothing(frames)
 
-    results = flow(items(), lambda _: FRAME, predict, lambda item, _frame, _prediction: 2 * item, num_jobs=3)
+    results = pipeline(items(), lambda _: FRAME, predict, lambda item, _frame, _prediction: 2 * item, num_jobs=3)
     with closing(results):
         for i, (item, result) in enumerate(results):
             assert (item, result) == (i, 2 * i)
@@ -210,7 +217,7 @@ def test_flow_keeps_the_order_and_takes_no_more_than_it_must() -> None:
     assert sum(batches) == 1000
 
 
-def test_flow_overlaps_its_stages() -> None:
+def test_the_pipeline_overlaps_its_stages() -> None:
     # Each stage of the first item waits until another stage works on a later one: in a plain loop they would for ever.
     prepared_second, predicted_later = threading.Event(), threading.Event()
 
@@ -235,11 +242,11 @@ def test_flow_overlaps_its_stages() -> None:
             assert predicted_later.wait(60)
         return item
 
-    results = flow(range(12), prepare, predict, finish, num_jobs=2)
+    results = pipeline(range(12), prepare, predict, finish, num_jobs=2)
     assert [result for _, result in results] == list(range(12))
 
 
-def test_flow_hands_on_faults_and_raises_what_is_none() -> None:
+def test_the_pipeline_reports_user_errors_and_raises_bugs() -> None:
     def prepare(item: int) -> Frame:
         if item == 1:
             raise DamagedImageError("damaged")
@@ -252,25 +259,23 @@ def test_flow_hands_on_faults_and_raises_what_is_none() -> None:
             raise ZeroDivisionError
         return item
 
-    results = dict(flow(range(5), prepare, predict_nothing, finish, num_jobs=2))
+    results = dict(pipeline(range(5), prepare, predict_nothing, finish, num_jobs=2))
     faults = {item: str(result) for item, result in results.items() if isinstance(result, RoadsegError)}
     assert faults == {1: "damaged", 2: "full"}
     assert {item: result for item, result in results.items() if item not in faults} == {0: 0, 3: 3, 4: 4}
     with pytest.raises(ZeroDivisionError):
-        list(flow(range(9), prepare, predict_nothing, finish, num_jobs=2))
+        list(pipeline(range(9), prepare, predict_nothing, finish, num_jobs=2))
 
 
-def test_the_tally_weighs_by_images() -> None:
-    tally = Tally()
-    for outcome in (
+def test_the_closing_line_weighs_by_images() -> None:
+    outcomes = [
         Outcome(Path("a"), Path("o/a"), 10, 10, 1, 0.2, 1.0),
         Outcome(Path("v"), Path("o/v"), 10, 10, 3, 0.6, 1.0, fault="cut"),
         Outcome(Path("b"), Path("o/b")),
         Outcome(Path("c"), Path("o/c"), fault="bad"),
-    ):
-        tally.add(outcome)
+    ]
     # (0.2 + 3 * 0.6) / 4 is 0.5.
-    assert tally.line(seconds=8, out=Path("o")) == (
+    assert summarise(outcomes, seconds=8, out=Path("o")) == (
         "4 images of 2 files in 0:00:08 (0.5 images/s), mean road share 0.500, 1 skipped, 2 failed; written to o"
     )
 

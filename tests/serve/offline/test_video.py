@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from tqdm import tqdm
+from rich.progress import Progress
 
 from roadseg_serve.errors import FileError
 from roadseg_serve.messages import Format, UInt8Array
@@ -93,8 +93,7 @@ def segmenter(red_artefact: Path) -> Segmenter:
 
 def run(segmenter: Segmenter, source: Path, out: Path, wanted: Format | None = None, **options: Any) -> Outcome:
     jobs = plan([Input(source, Path(source.name))], out=out, wanted=wanted)
-    with tqdm(total=1, disable=True) as bar:
-        [outcome] = segment_files(segmenter, jobs, Options(**options), bar)
+    [outcome] = segment_files(segmenter, jobs, Options(**options), Progress(disable=True))
     if outcome.target.parent.exists():
         assert not list(outcome.target.parent.glob(".*"))  # nothing half done is left
     return outcome
