@@ -14,6 +14,8 @@ from roadseg_serve.http.log import LogFormat
 from roadseg_serve.messages import AnswerOptions, Format
 from roadseg_serve.settings import listens_itself, read_settings
 
+MODEL_HELP = "Model version: bundled:small, a folder, file:///absolute/path, or s3://bucket/path."
+
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -26,44 +28,43 @@ def root() -> None:
 def run(
     model: Annotated[
         str | None,
-        typer.Option(
-            help="Model version: bundled:small, its folder, file:///its/folder, or s3://bucket/path.",
-            show_default="bundled:small",
-        ),
+        typer.Option(help=MODEL_HELP, show_default="bundled:small"),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file of settings, as under `args` of a Serve config file.")
+        Path | None, typer.Option(help="YAML file with settings, like `args` in a Serve config file.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 allows other machines to connect.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
     log_format: Annotated[
-        LogFormat, typer.Option(help="Of the lines in /tmp/ray/session_latest/logs/serve.")
+        LogFormat, typer.Option(help="Format of the logs in /tmp/ray/session_latest/logs/serve.")
     ] = LogFormat.TEXT,
     metrics_port: Annotated[
         int | None,
         typer.Option(
             min=1,
             max=65535,
-            help="Port at which Prometheus finds the metrics, at /metrics.",
-            show_default="any free one",
+            help="Port for Prometheus metrics, under /metrics.",
+            show_default="any free port",
         ),
     ] = None,
     trace: Annotated[
         bool,
         typer.Option(
-            "--trace", help="Send traces by OTLP over HTTP to OTEL_EXPORTER_OTLP_ENDPOINT, or http://localhost:4318."
+            "--trace", help="Send traces over OTLP/HTTP to OTEL_EXPORTER_OTLP_ENDPOINT or http://localhost:4318."
         ),
     ] = False,
 ) -> None:
     """Serve one model on this machine until Ctrl-C.
 
-    Then: curl -F file=@road.png http://localhost:5000/upload -o mask.jpg
+    Try it: curl -F file=@road.png http://localhost:5000/upload -o mask.jpg
     """
     try:
         args = read_settings(config, model=model, **({} if config else this_machine()))
-        settle_ray_environment()
+        set_ray_environment()
         if trace:
-            ask_for_traces()
+            enable_traces()
         if listens_itself(args):
             open_replica_port(port)
         # Ray is slow to load, and reads the environment as it loads.
@@ -81,73 +82,72 @@ def segment(
         list[str],
         typer.Argument(
             metavar="PATH...",
-            help="Pictures, videos, folders, or patterns in quotes ('drives/**/*.png'). - reads one picture from "
-            "standard input and writes its answer to standard output.",
+            help="Pictures, videos, folders, or quoted patterns ('drives/**/*.png'). - reads one picture from standard "
+            "input and writes the result to standard output.",
         ),
     ],
     out: Annotated[
         Path,
         typer.Option(
-            help="Folder of the answers. Each has its input's name, and the place that it has in the folder given, or "
-            "below the part of a pattern that has no wildcard."
+            help="Output folder. Each result keeps its input's name, and its path below the given folder or below the "
+            "fixed part of the pattern."
         ),
     ] = Path("masks"),
     wanted: Annotated[
         Format | None,
         typer.Option(
             "--format",
-            help="png and jpeg are masks (255 road, 0 not), probability is a grey PNG (255 surely road), overlay shows "
-            "the road in the picture, json has figures and outlines. Of a video, overlay is an mp4 with its times and "
-            "sound; all others are a folder with a file for each frame.",
+            help="png and jpeg: mask (255 road, 0 not road). probability: grey PNG (255 certainly road). overlay: the "
+            "picture with its road coloured. json: figures and outlines. For a video, overlay is an mp4 with the "
+            "original timing and sound; other formats give a folder with one file per frame.",
             show_default="png; overlay for videos",
         ),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="From which probability on it is road.", show_default="the model's own"),
+        typer.Option(
+            min=0, max=1, help="Pixels with at least this probability count as road.", show_default="the model's own"
+        ),
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="Model version: bundled:small, its folder, file:///its/folder, or s3://bucket/path.")
-    ] = "bundled:small",
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "bundled:small",
     engine: Annotated[
         Literal["auto", EngineName],
-        typer.Option(help="What computes; auto is the quickest exact one that is installed."),
+        typer.Option(help="Inference engine; auto is the fastest float32 engine installed."),
     ] = "auto",
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into subfolders too.")] = False,
-    every: Annotated[int, typer.Option(min=1, metavar="N", help="Of a video, take each N-th frame only.")] = 1,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Include subfolders.")] = False,
+    every: Annotated[int, typer.Option(min=1, metavar="N", help="Only every N-th frame of a video.")] = 1,
     skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave out what has an answer already: continues what was stopped.")
+        bool, typer.Option("--skip-existing", help="Skip inputs that have a result already, to continue a stopped run.")
     ] = False,
     summary: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.csv", help="Table of all inputs: size, road share, seconds, what went wrong."),
+        typer.Option(metavar="FILE.csv", help="Write a table of all inputs: size, road share, seconds, error."),
     ] = None,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Threads that read and write beside the model's own, which are one for each CPU.")
+        int, typer.Option(min=1, help="Threads for decoding and encoding, in addition to one per CPU for the model.")
     ] = 2,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only say what goes wrong.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only print errors.")] = False,
 ) -> None:
     """Find the road in pictures and videos on this machine, without a server.
 
     \b
     roadseg-serve segment road.jpg                          masks/road.png
-    roadseg-serve segment drive/ -r --format overlay        masks/… as in drive/
+    roadseg-serve segment drive/ -r --format overlay        masks/... as in drive/
     roadseg-serve segment dashcam.mp4 --summary road.csv    masks/dashcam.mp4
     roadseg-serve segment - < road.jpg > mask.png
 
-    Exit code: 0 all is well, 1 something failed and was named, 2 nothing was begun, 130 after Ctrl-C.
-
-    An answer is there whole or not at all.
-    """  # noqa: D301 typer keeps the lines of a paragraph that begins with this sign
+    Exit codes: 0 success, 1 an error (the other inputs are still processed), 2 wrong arguments (nothing is done), 130
+    Ctrl-C. No file is ever left half-written.
+    """  # noqa: D301  # typer keeps the line breaks of a paragraph that starts with this character
     try:
-        # Pillow and what it reads pictures with are of no use to `run`'s own process.
+        # Imports Pillow, which `run` does not need.
         from roadseg_serve.offline import console  # noqa: PLC0415
         from roadseg_serve.offline.segment import Options  # noqa: PLC0415
 
         if paths == ["-"]:
             console.segment_stdin(model=model, engine=engine, wish=AnswerOptions(wanted or Format.PNG, threshold))
             return
-        all_well = console.segment_paths(
+        succeeded = console.segment_paths(
             paths,
             out=out,
             wanted=wanted,
@@ -162,45 +162,45 @@ def segment(
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, InputError) else 1) from error
     except KeyboardInterrupt as stop:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would only disturb the leaving
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would only print a traceback
         raise typer.Exit(130) from stop
-    if not all_well:
+    if not succeeded:
         raise typer.Exit(1)
 
 
 def this_machine() -> dict[str, Any]:
-    """What differs from the defaults, which are a cluster's, where one machine does everything."""
+    """Settings for a single machine; the defaults are for a cluster."""
     return {"form": "fused", "predict": {"num_cpus": len(os.sched_getaffinity(0))}}
 
 
-def settle_ray_environment() -> None:
-    """What the Ray of this machine shall be like: it reports to nobody and obeys nobody else."""
+def set_ray_environment() -> None:
+    """Make Ray send no usage reports and accept no commands from others."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Ray listens on all interfaces and runs what it is told: only who knows this run's token may speak to it.
+    # Ray listens on all interfaces and runs any code it receives, so it must ask for the token of this run.
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    # Its HTTP server takes our request ids for its own, and believes nobody's word about another's address.
+    # Its HTTP server uses our request ids, and trusts no forwarded client address.
     os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "roadseg_serve.http.request_id:around_ray"
     os.environ["FORWARDED_ALLOW_IPS"] = ""
-    # The log is its file: a second line of each on a stream that nobody reads would cost as much again.
+    # The log goes to files; printing it as well would double the cost.
     os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"
 
 
-def ask_for_traces() -> None:
-    """Let every process of Ray Serve send traces. Its proxy knows these variables only, and no `tracing_config`."""
+def enable_traces() -> None:
+    """Make every process of Ray Serve send traces. Its proxy reads only these variables, not `tracing_config`."""
     os.environ["RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH"] = "roadseg_serve.observe.trace:otlp_exporter"
     os.environ["RAY_SERVE_TRACING_SAMPLING_RATIO"] = "0"  # `trace.TraceEdge` decides instead
     os.environ.setdefault("OTEL_SERVICE_NAME", "roadseg")
 
 
 def open_replica_port(port: int) -> None:
-    """Let the one replica listen itself, with no proxy before it, which would cost as much as the picture work."""
+    """Let the only replica listen itself. A proxy in front of it would double the cost of a request."""
     os.environ["RAY_SERVE_ENABLE_DIRECT_INGRESS"] = "1"
     os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] = str(port)
     os.environ["RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"] = str(port + 1)
-    # No load balancer has to hear that this replica is going.
+    # No load balancer needs time to notice that this replica stops.
     os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "0"
-    # The stages compute in threads, so the loop that takes requests can be theirs too.
+    # The stages compute in threads, so they can share the event loop that takes requests.
     os.environ["RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD"] = "0"
     os.environ["RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"] = "0"
 
