@@ -1,1 +1,1 @@
-"""What computes road probability from a batch: OpenVINO, ONNX Runtime, torch."""
+"""Inference engines, which compute road probability from a batch of pictures: OpenVINO, ONNX Runtime, PyTorch."""

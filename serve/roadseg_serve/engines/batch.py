@@ -1,4 +1,4 @@
-"""What engines have in common about a batch: its levels on the way out, its size on a GPU."""
+"""What engines share: 8-bit output, and batch sizes on a GPU."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,5 +13,5 @@ def quantise(prob: npt.NDArray[np.float32]) -> UInt8Array:
 
 
 def bucket(num_images: int) -> int:
-    """The batch size that a GPU computes for so many images: the next power of two, so that few shapes serve all."""
+    """The batch size that a GPU computes for this many images: the next power of two, so that few shapes occur."""
     return 1 << (num_images - 1).bit_length()

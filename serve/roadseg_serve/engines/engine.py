@@ -1,6 +1,7 @@
-"""Engines: what computes road probability from a batch of pictures, and which of them a replica gets.
+"""Engines compute road probability from a batch of pictures; this chooses and loads the one for a replica.
 
-Axes: B batch, H height, W width, C channel (R, G, B). Probability is uint8: 0 is surely not road, 255 surely road.
+Axes: B batch, H height, W width, C channel (R, G, B). Probability is uint8: 0 is certainly not road, 255 certainly
+road.
 """
 
 import importlib.util
@@ -21,12 +22,7 @@ EngineName = Literal["openvino", "openvino-int8", "onnxruntime", "torch"]
 
 @dataclass(frozen=True)
 class Needs:
-    """What an engine cannot do without.
-
-    Attributes:
-        library: to be installed.
-        program: the one file of a model version that it loads.
-    """
+    """What an engine needs: an installed library, and one file of the model version."""
 
     library: str
     program: str
@@ -38,7 +34,6 @@ NEEDS: dict[EngineName, Needs] = {
     "onnxruntime": Needs("onnxruntime", ONNX_FILE),
     "torch": Needs("torch", TORCH_FILE),
 }
-# How a person gets each library.
 INSTALL = {
     "openvino": "pip install 'roadseg[serve]'",
     "onnxruntime": "pip install onnxruntime",
@@ -47,16 +42,16 @@ INSTALL = {
 
 
 class Engine(Protocol):
-    """The program of an artefact, ready to compute; it does one call at a time, from any thread."""
+    """A loaded program; it serves one call at a time, from any thread."""
 
     def predict(self, image_BHWC: UInt8Array) -> UInt8Array:
         """Road probability of a batch.
 
         Args:
-            image_BHWC: RGB, uint8 in [0, 255]; sides are multiples of the size rule's `multiple_px`.
+            image_BHWC: RGB, uint8 in [0, 255]; H and W are multiples of the size rule's `multiple_px`.
 
         Returns:
-            prob_BHW, uint8 in [0, 255]; no later call changes it.
+            prob_BHW, uint8 in [0, 255], which later calls do not change.
         """
 
 
@@ -66,14 +61,14 @@ def create_engine(
     """Load the program of a model version.
 
     Args:
-        name: the engine, or `auto` for the best that is there; one that is named is never replaced by another.
+        name: the engine, or `auto` for the best one installed; a named engine is never replaced by another.
         version: the model version.
         num_threads: CPU threads of one call.
-        gpu: whether this process has a GPU to itself, or a share of one.
+        gpu: whether this process has a GPU or a share of one.
 
     Raises:
-        ArtefactError: the version has no program for the engine, or one that cannot be loaded.
-        StartError: the engine's library is not installed, or finds no GPU where there should be one.
+        ArtefactError: the version has no program for the engine, or the program cannot be loaded.
+        StartError: the engine's library is not installed, or does not find the GPU.
     """
     libraries = installed()
     if name == "auto":
@@ -85,48 +80,43 @@ def create_engine(
             "another engine"
         )
     path = version.path_of(needs.program)
-    # Each is loaded where it is used only: together they are a gigabyte.
+    # Imported only when used: the libraries are a gigabyte together.
     if needs.library == "torch":
-        from roadseg_serve.engines.torch_engine import TorchEngine  # noqa: PLC0415
+        from roadseg_serve.engines.torch import TorchEngine  # noqa: PLC0415
 
         return TorchEngine(path, num_threads=num_threads, gpu=gpu)
     if needs.library == "onnxruntime":
-        from roadseg_serve.engines.onnxruntime_engine import OnnxRuntimeEngine  # noqa: PLC0415
+        from roadseg_serve.engines.onnxruntime import OnnxRuntimeEngine  # noqa: PLC0415
 
         return OnnxRuntimeEngine(path, num_threads=num_threads)
-    from roadseg_serve.engines.openvino_engine import OpenVinoEngine  # noqa: PLC0415
+    from roadseg_serve.engines.openvino import OpenVinoEngine  # noqa: PLC0415
 
     return OpenVinoEngine(path, num_threads=num_threads)
 
 
 def program_of(name: EngineName | Literal["auto"], *, gpu: bool) -> str:
-    """The one file of a model version that an engine loads; whatever `auto` means on a CPU, it is the same."""
+    """The file of a model version that an engine loads; on a CPU, `auto` always means the same file."""
     if name == "auto":
         name = "torch" if gpu else "openvino"
     return NEEDS[name].program
 
 
 def installed() -> set[str]:
-    """Which of the engines' libraries are here; none is loaded."""
+    """The engine libraries that are installed; imports none of them."""
     return {needs.library for needs in NEEDS.values() if importlib.util.find_spec(needs.library)}
 
 
 def choose(libraries: Collection[str], *, gpu: bool) -> EngineName:
-    """The engine that `auto` means: on a GPU torch, whose absence is a fault, as the GPU would lie idle.
-
-    Args:
-        libraries: what is installed.
-        gpu: whether this process has one.
+    """The engine that `auto` means, given the installed libraries.
 
     Raises:
-        StartError: nothing that it could mean on the CPU is installed.
+        StartError: there is no GPU, and no engine for the CPU is installed.
     """
     if gpu:
-        return "torch"
-    # ONNX Runtime computes the same, more slowly.
+        return "torch"  # even if it is not installed: an idle GPU is an error
     if "openvino" in libraries:
         return "openvino"
-    if "onnxruntime" in libraries:
+    if "onnxruntime" in libraries:  # computes the same, but is slower
         return "onnxruntime"
     raise StartError(f"no engine is installed; {INSTALL['openvino']}")
 
@@ -139,20 +129,20 @@ def predict_all(engine: Engine, images_HWC: Sequence[UInt8Array]) -> list[UInt8A
         images_HWC: RGB, uint8 in [0, 255], each of its own H and W.
 
     Returns:
-        prob_HW for each picture, in the given order, uint8 in [0, 255].
+        prob_HW of each picture, uint8 in [0, 255], in the given order.
     """
-    places: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for place, image_HWC in enumerate(images_HWC):
-        places[image_HWC.shape].append(place)
-    prob_by_place: dict[int, UInt8Array] = {}
-    for same_shape in places.values():
-        prob_BHW = engine.predict(np.stack([images_HWC[place] for place in same_shape]))
-        prob_by_place.update(zip(same_shape, prob_BHW, strict=True))
-    return [prob_by_place[place] for place in range(len(images_HWC))]
+    indices: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for index, image_HWC in enumerate(images_HWC):
+        indices[image_HWC.shape].append(index)
+    prob_by_index: dict[int, UInt8Array] = {}
+    for same_shape in indices.values():
+        prob_BHW = engine.predict(np.stack([images_HWC[index] for index in same_shape]))
+        prob_by_index.update(zip(same_shape, prob_BHW, strict=True))
+    return [prob_by_index[index] for index in range(len(images_HWC))]
 
 
 def warm_up(engine: Engine, size_rule: SizeRule, batch_sizes: Collection[int] = (1,)) -> None:
-    """Predict at the size of a 4:3 frame, once for each batch size, so that no user waits for the preparations."""
+    """Predict a 4:3 frame once for each batch size, so that no user waits for one-time preparations."""
     long_side_px = min(size_rule.short_side_px * 4 // 3, size_rule.max_long_side_px)
     height, width = (side_px + -side_px % size_rule.multiple_px for side_px in (size_rule.short_side_px, long_side_px))
     for batch_size in batch_sizes:

@@ -105,7 +105,7 @@ def expected(bundled: Artefact, golden: dict[str, UInt8Array]) -> dict[str, UInt
 
 
 def test_torch_rounds_alike() -> None:
-    from roadseg_serve.engines import torch_engine  # noqa: PLC0415  # only where an engine is made
+    from roadseg_serve.engines import torch as torch_engine  # noqa: PLC0415  # only where an engine is made
 
     prob = np.linspace(0, 1, 4081, dtype=np.float32)  # 16 steps from level to level, halves among them
     assert torch_engine.quantise(torch.from_numpy(prob)).numpy().tolist() == quantise(prob).tolist()
@@ -148,7 +148,7 @@ def test_what_a_gpu_computes_agrees_in_bfloat16_on_the_cpu(
     bundled: Artefact, golden: dict[str, UInt8Array], expected: dict[str, UInt8Array]
 ) -> None:
     """All of a GPU's way that needs none: the program is freed of its checks, traced for all shapes, and autocast."""
-    from roadseg_serve.engines import torch_engine  # noqa: PLC0415  # only where an engine is made
+    from roadseg_serve.engines import torch as torch_engine  # noqa: PLC0415  # only where an engine is made
 
     trace = torch._dynamo.lookup_backend("aot_eager")
     graphs: list[torch.fx.GraphModule] = []

@@ -1,4 +1,4 @@
-"""The engine OpenVINO, on the CPU: float32, and int8 where the program was published as int8."""
+"""OpenVINO on the CPU: float32, or int8 if the program was published as int8."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from roadseg_serve.messages import UInt8Array
 
 
 class OpenVinoEngine:
-    """An ONNX program in OpenVINO.
+    """Runs an ONNX program in OpenVINO.
 
     Args:
         onnx_path: the artefact's `model.onnx` or `model.int8.onnx`.
@@ -23,7 +23,7 @@ class OpenVinoEngine:
     def __init__(self, onnx_path: Path, *, num_threads: int) -> None:
         settings = {
             "INFERENCE_NUM_THREADS": num_threads,
-            "INFERENCE_PRECISION_HINT": "f32",  # of what is not int8: no half precision where a CPU has it
+            "INFERENCE_PRECISION_HINT": "f32",  # no half precision, even on CPUs that have it
             "PERFORMANCE_HINT": "LATENCY",
         }
         try:

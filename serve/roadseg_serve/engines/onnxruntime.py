@@ -1,4 +1,4 @@
-"""The engine ONNX Runtime, float32 on the CPU."""
+"""ONNX Runtime on the CPU, in float32."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from roadseg_serve.messages import UInt8Array
 
 
 class OnnxRuntimeEngine:
-    """An ONNX program in ONNX Runtime.
+    """Runs an ONNX program in ONNX Runtime.
 
     Args:
         onnx_path: the artefact's `model.onnx`.

@@ -1,11 +1,11 @@
-"""The engine PyTorch: bfloat16 on a GPU, one CUDA graph for each shape; plain float32 on the CPU."""
+"""PyTorch: bfloat16 on a GPU, with a CUDA graph for each shape; float32 on the CPU."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import torch  # noqa: TID251  # the one engine that needs it, and loaded for no other
+import torch  # noqa: TID251  # the only engine that needs it
 from torch import Tensor  # noqa: TID251
 from torch.export import ExportedProgram  # noqa: TID251
 from torch.export.passes import move_to_device_pass  # noqa: TID251
@@ -14,9 +14,9 @@ from roadseg_serve.engines.batch import bucket
 from roadseg_serve.errors import ArtefactError, StartError
 from roadseg_serve.messages import UInt8Array
 
-# A graph keeps its own input and output on the GPU, so the shapes that were used least recently make room.
+# Each graph keeps its input and output on the GPU, so the least recently used ones are dropped.
 MAX_GRAPHS = 64
-# PyTorch's own advice for what is to be captured: the first calls compile, choose kernels and take memory.
+# As PyTorch recommends: the first calls compile, choose kernels and allocate memory.
 NUM_CALLS_BEFORE_CAPTURE = 3
 
 
@@ -28,47 +28,47 @@ class Compute(Protocol):
 
 
 class TorchEngine:
-    """The artefact's torch.export program.
+    """Runs a torch.export program.
 
     Args:
         torch_path: the artefact's `model.pt2`.
         num_threads: CPU threads of one call.
-        gpu: compute on the GPU that this process has, else on the CPU.
+        gpu: compute on the GPU of this process, not on the CPU.
 
     Raises:
         ArtefactError: the program cannot be loaded.
-        StartError: there should be a GPU and there is none.
+        StartError: PyTorch does not find the GPU.
     """
 
     def __init__(self, torch_path: Path, *, num_threads: int, gpu: bool) -> None:
         if gpu and not torch.cuda.is_available():
             raise StartError(
-                "the engine torch has a GPU set aside, but PyTorch finds none; install the driver and the CUDA build "
-                "of torch, or set num_gpus to 0 to compute on the CPU"
+                "num_gpus reserves a GPU for the engine torch, but PyTorch finds none; install the driver and the CUDA "
+                "build of torch, or set num_gpus to 0 to compute on the CPU"
             )
         self._num_threads = num_threads
         try:
             exported = torch.export.load(torch_path)
-        except Exception as error:  # whatever unpacking says about these bytes, the bytes are the cause
+        except Exception as error:  # whatever it raises, the file is the cause
             raise ArtefactError(f"PyTorch cannot load {torch_path}; publish the model again") from error
         if gpu:
             exported = without_checks(move_to_device_pass(exported, "cuda"))
-        # Unguarded: the guards only say that no side of a feature map may be 1; see docs/artefact.md.
+        # Without guards: all they check is that no side of a feature map is 1; see docs/artefact.md.
         program = exported.module(check_guards=False)
         self._compute: Compute = GraphedProgram(program) if gpu else PlainProgram(program)
 
     @torch.inference_mode()
     def predict(self, image_BHWC: UInt8Array) -> UInt8Array:
         """See `Engine`."""
-        torch.set_num_threads(self._num_threads)  # here, as PyTorch keeps one number for all engines of a process
+        torch.set_num_threads(self._num_threads)  # one number for all engines of a process, so set it for each call
         prob_BHW: UInt8Array = self._compute(torch.from_numpy(image_BHWC)).numpy()
         return prob_BHW
 
 
 def without_checks(exported: ExportedProgram) -> ExportedProgram:
-    """The program without its checks of type and device, in place.
+    """Remove the program's checks of type and device, in place.
 
-    The exporter puts one before each cast, of the float32 on the CPU that it saw; bfloat16 and a GPU would be refused.
+    The exporter puts one before each cast. They expect float32 on the CPU, and would reject bfloat16 and a GPU.
     """
     for node in list(exported.graph.nodes):
         if node.target == torch.ops.aten._assert_tensor_metadata.default:
@@ -77,12 +77,12 @@ def without_checks(exported: ExportedProgram) -> ExportedProgram:
 
 
 def quantise(prob: Tensor) -> Tensor:
-    """`engine.quantise` where the tensor is; bfloat16 probability is widened first."""
+    """`batch.quantise` for tensors on any device, float32 or bfloat16."""
     return torch.floor(prob.float() * 255 + 0.5).to(torch.uint8)
 
 
 class PlainProgram:
-    """The program operator by operator, on the CPU."""
+    """Runs the program operator by operator, on the CPU."""
 
     def __init__(self, program: torch.nn.Module) -> None:
         self._program = program
@@ -94,12 +94,12 @@ class PlainProgram:
 
 @dataclass(frozen=True)
 class Captured:
-    """A CUDA graph between two fixed places on the GPU.
+    """A CUDA graph with its fixed input and output on the GPU.
 
     Attributes:
-        graph: computes `prob_BHW` from `image_BHWC` when it is replayed.
-        image_BHWC: uint8, to be written before.
-        prob_BHW: uint8, to be read after.
+        graph: computes `prob_BHW` from `image_BHWC` on replay.
+        image_BHWC: uint8; write it before a replay.
+        prob_BHW: uint8; read it after a replay.
     """
 
     graph: torch.cuda.CUDAGraph
@@ -108,19 +108,19 @@ class Captured:
 
 
 class GraphedProgram:
-    """The program compiled once for all shapes, and captured as a CUDA graph for each shape that comes.
+    """Runs the program on a GPU: compiled once for all shapes, and captured as a CUDA graph for each shape used.
 
-    A batch is computed at its bucket's size; what the places beyond it hold from before is computed and dropped. The
-    channels of BHWC pictures come last in memory, so all that follows does its convolutions in that layout.
+    A batch is computed at the size of its bucket; the surplus images are leftovers, and their output is dropped. BHWC
+    pictures are channels-last in memory, so all convolutions use that layout.
 
     Args:
         program: on the GPU.
     """
 
     def __init__(self, program: torch.nn.Module) -> None:
-        # Not torch.compile's own CUDA graphs: those belong to one thread, and batches come from several.
+        # Not torch.compile's own CUDA graphs: they work in one thread only, and batches come from several.
         self._program = torch.compile(program.to(memory_format=torch.channels_last), dynamic=True)
-        self._memory = torch.cuda.graph_pool_handle()  # one for all graphs: they never run at the same time
+        self._memory = torch.cuda.graph_pool_handle()  # shared, because graphs never run at the same time
         self._captured: OrderedDict[tuple[int, ...], Captured] = OrderedDict()
 
     def __call__(self, image_BHWC: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class GraphedProgram:
         captured = self._captured[shape]
         captured.image_BHWC[:num_images].copy_(image_BHWC)
         captured.graph.replay()
-        return captured.prob_BHW[:num_images].cpu()  # waits until it is there
+        return captured.prob_BHW[:num_images].cpu()  # waits for the result
 
     def _compute(self, image_BHWC: Tensor) -> Tensor:
         with torch.autocast("cuda", dtype=torch.bfloat16):
