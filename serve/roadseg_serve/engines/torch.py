@@ -1,9 +1,9 @@
 """PyTorch: bfloat16 on a GPU, with a CUDA graph for each shape; float32 on the CPU."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch  # noqa: TID251  # the only engine that needs it
 from torch import Tensor  # noqa: TID251
@@ -18,13 +18,6 @@ from roadseg_serve.messages import UInt8Array
 MAX_GRAPHS = 64
 # As PyTorch recommends: the first calls compile, choose kernels and allocate memory.
 NUM_CALLS_BEFORE_CAPTURE = 3
-
-
-class Compute(Protocol):
-    """image_BHWC to prob_BHW, both uint8 and on the CPU."""
-
-    def __call__(self, image_BHWC: Tensor) -> Tensor:
-        """Compute one batch."""
 
 
 class TorchEngine:
@@ -55,7 +48,9 @@ class TorchEngine:
             exported = without_checks(move_to_device_pass(exported, "cuda"))
         # Without guards: all they check is that no side of a feature map is 1; see docs/artefact.md.
         program = exported.module(check_guards=False)
-        self._compute: Compute = GraphedProgram(program) if gpu else PlainProgram(program)
+        self._compute: Callable[[Tensor], Tensor] = (
+            GraphedProgram(program) if gpu else lambda image_BHWC: quantise(program(image_BHWC))
+        )
 
     @torch.inference_mode()
     def predict(self, image_BHWC: UInt8Array) -> UInt8Array:
@@ -79,17 +74,6 @@ def without_checks(exported: ExportedProgram) -> ExportedProgram:
 def quantise(prob: Tensor) -> Tensor:
     """`batch.quantise` for tensors on any device, float32 or bfloat16."""
     return torch.floor(prob.float() * 255 + 0.5).to(torch.uint8)
-
-
-class PlainProgram:
-    """Runs the program operator by operator, on the CPU."""
-
-    def __init__(self, program: torch.nn.Module) -> None:
-        self._program = program
-
-    def __call__(self, image_BHWC: Tensor) -> Tensor:
-        """Compute one batch."""
-        return quantise(self._program(image_BHWC))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from roadseg_serve.errors import ArtefactError, StoreUnreachableError
 from roadseg_serve.models import cache
-from roadseg_serve.models.manifest import MANIFEST, File, Manifest
+from roadseg_serve.models.manifest import MANIFEST, REMEDY, File, Manifest
 
 if TYPE_CHECKING:
     from roadseg_serve.models.store import S3Folder
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PARTIAL = ".partial"  # suffix of a file that is being fetched
-REMEDY = "copy the version again from an intact one, or publish the model again as another version"
 
 # The versions that ship with this package, by the name in `bundled:<name>`.
 BUNDLED = {"small": "road-small/3", "full": "road-full/6"}
@@ -103,10 +102,12 @@ def check(place: "Path | S3Folder", files: Collection[str] | None = None) -> Man
         _select(manifest, files, place)
         return manifest
     try:
-        manifest = _parse(_fetch_manifest(place), place)
+        manifest = _parse(place.read(MANIFEST), place)
         _select(manifest, files, place)
         for name, file in manifest.files.items():
-            _check_object(place, name, file)
+            fault = _size_fault(place.size_bytes(name), file)
+            if fault:
+                raise ArtefactError(f"{place}/{name} {fault}; {REMEDY}")
     except StoreUnreachableError as error:
         return _read_cached(place, files, error).manifest
     return manifest
@@ -130,7 +131,7 @@ def read(place: "Path | S3Folder", files: Collection[str] | None = None) -> Arte
     if isinstance(place, Path):
         return _read_folder(place, files)
     try:
-        text = _fetch_manifest(place)
+        text = place.read(MANIFEST)
     except StoreUnreachableError as error:
         return _read_cached(place, files, error)
     manifest = _parse(text, place)
@@ -150,13 +151,11 @@ def read(place: "Path | S3Folder", files: Collection[str] | None = None) -> Arte
 def _read_folder(folder: Path, files: Collection[str] | None) -> Artefact:
     path = folder / MANIFEST
     if not path.is_file():
-        raise _incomplete(folder)
+        raise ArtefactError(f"{path} is missing; {REMEDY}")
     manifest = _parse(path.read_bytes(), folder)
     for name, file in _select(manifest, files, folder).items():
-        if not (folder / name).is_file():
-            raise _missing(f"{folder / name}")
         fault = _fault(folder / name, file)
-        if fault is not None:
+        if fault:
             raise ArtefactError(f"{folder / name} {fault}; {REMEDY}")
     return Artefact(folder, manifest)
 
@@ -192,39 +191,20 @@ def _address_hash(place: "S3Folder") -> str:
     return f"@{_sha256(f'{place.server} {place}'.encode())[:16]}."
 
 
-def _fetch_manifest(place: "S3Folder") -> bytes:
-    try:
-        return place.read(MANIFEST)
-    except FileNotFoundError as error:
-        raise _incomplete(place) from error
-
-
 def _fetch(place: "S3Folder", name: str, file: File, folder: Path) -> None:
     """Copy a file to the folder unless it is there; it gets its name once it is verified."""
     path, partial = folder / name, folder / f"{name}{PARTIAL}"
-    if path.is_file():
-        fault = _fault(path, file)
-        if fault is None:
-            return
+    fault = _fault(path, file)
+    if not fault:
+        return
+    if path.exists():
         log.warning("%s %s; fetching it again", path, fault)
-    try:
-        place.download(name, partial)
-    except FileNotFoundError as error:
-        raise _missing(f"{place}/{name}") from error
+    place.download(name, partial)
     fault = _fault(partial, file)
-    if fault is not None:
+    if fault:
         partial.unlink()
         raise ArtefactError(f"{place}/{name} {fault}; {REMEDY}")
     partial.replace(path)
-
-
-def _check_object(place: "S3Folder", name: str, file: File) -> None:
-    try:
-        size_bytes = place.size_bytes(name)
-    except FileNotFoundError as error:
-        raise _missing(f"{place}/{name}") from error
-    if size_bytes != file.size_bytes:
-        raise ArtefactError(f"{place}/{name} {_wrong_size(size_bytes, file)}; {REMEDY}")
 
 
 def _parse(text: bytes, place: "Path | S3Folder") -> Manifest:
@@ -250,29 +230,20 @@ def _select(manifest: Manifest, names: Collection[str] | None, place: "Path | S3
     return {name: listed[name] for name in names}
 
 
-def _fault(path: Path, file: File) -> str | None:
-    """What is wrong with an existing file, as the rest of a sentence; None if nothing is."""
-    size_bytes = path.stat().st_size
-    if size_bytes != file.size_bytes:
-        return _wrong_size(size_bytes, file)
+def _fault(path: Path, file: File) -> str:
+    """What is wrong with a file, as the rest of a sentence; empty if nothing is."""
+    if not path.is_file():
+        return "is missing"
+    fault = _size_fault(path.stat().st_size, file)
+    if fault:
+        return fault
     with path.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    return None if sha256 == file.sha256 else "is damaged: its sha256 differs from the manifest"
+    return "" if sha256 == file.sha256 else "is damaged: its sha256 differs from the manifest"
 
 
-def _wrong_size(size_bytes: int, file: File) -> str:
-    return f"has {size_bytes} bytes, but the manifest says {file.size_bytes}"
-
-
-def _missing(path: str) -> ArtefactError:
-    return ArtefactError(f"{path} is listed in the manifest but missing; {REMEDY}")
-
-
-def _incomplete(place: "Path | S3Folder") -> ArtefactError:
-    return ArtefactError(
-        f"no complete model in {place}: {MANIFEST} is missing, which is written last; "
-        "give the folder of one published version (<store>/<name>/<version>)"
-    )
+def _size_fault(size_bytes: int, file: File) -> str:
+    return "" if size_bytes == file.size_bytes else f"has {size_bytes} bytes, but the manifest says {file.size_bytes}"
 
 
 def _sha256(data: bytes) -> str:

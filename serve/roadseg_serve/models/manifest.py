@@ -9,6 +9,9 @@ ONNX_FILE: Literal["model.onnx"] = "model.onnx"
 INT8_FILE: Literal["model.int8.onnx"] = "model.int8.onnx"
 TORCH_FILE: Literal["model.pt2"] = "model.pt2"
 
+# What to do about files that are missing or damaged.
+REMEDY = "give the complete folder of one published version (<store>/<name>/<version>), or publish the model again"
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Version = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Text = Annotated[str, Field(min_length=1)]

@@ -19,6 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from roadseg_serve.errors import ArtefactError, StoreUnreachableError
+from roadseg_serve.models.manifest import REMEDY
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -72,30 +73,30 @@ class S3Folder:
         """Read a small object.
 
         Raises:
-            FileNotFoundError: the object does not exist.
             StoreUnreachableError: the server does not answer.
-            ArtefactError: the server refuses the request.
+            ArtefactError: the object does not exist, or the server refuses the request.
         """
-        key = f"{self.prefix}/{name}"
-        return self._retry(lambda s3: s3.get_object(Bucket=self.bucket, Key=key)["Body"].read(), REQUEST_RETRY_S)
+        return self._retry(
+            name, lambda s3, key: s3.get_object(Bucket=self.bucket, Key=key)["Body"].read(), REQUEST_RETRY_S
+        )
 
     def size_bytes(self, name: str) -> int:
         """The size of an object; raises as `read`."""
-        key = f"{self.prefix}/{name}"
-        return self._retry(lambda s3: s3.head_object(Bucket=self.bucket, Key=key), REQUEST_RETRY_S)["ContentLength"]
+        head = self._retry(name, lambda s3, key: s3.head_object(Bucket=self.bucket, Key=key), REQUEST_RETRY_S)
+        return head["ContentLength"]
 
     def download(self, name: str, path: Path) -> None:
         """Copy an object to a local file, and start over if the connection breaks; raises as `read`."""
 
-        def copy(s3: "S3Client") -> None:
-            body = s3.get_object(Bucket=self.bucket, Key=f"{self.prefix}/{name}")["Body"]
+        def copy(s3: "S3Client", key: str) -> None:
+            body = s3.get_object(Bucket=self.bucket, Key=key)["Body"]
             with path.open("wb") as file:
                 shutil.copyfileobj(body, file, CHUNK_BYTES)
 
-        self._retry(copy, DOWNLOAD_RETRY_S)
+        self._retry(name, copy, DOWNLOAD_RETRY_S)
 
-    def _retry(self, request: Callable[["S3Client"], T], retry_s: float) -> T:
-        """Repeat a request for up to `retry_s` while the server does not answer.
+    def _retry(self, name: str, request: Callable[["S3Client", str], T], retry_s: float) -> T:
+        """Repeat a request for the object with this name, for up to `retry_s` while the server does not answer.
 
         botocore's own retries count attempts instead of seconds, and do not cover a body that is cut off.
         """
@@ -103,10 +104,10 @@ class S3Folder:
         deadline_s, pause_s = time.monotonic() + retry_s, FIRST_PAUSE_S
         while True:
             try:
-                return request(s3)
+                return request(s3, f"{self.prefix}/{name}")
             except (BotoCoreError, ClientError) as error:
                 if _is_missing(error):
-                    raise FileNotFoundError(f"no such object in {self}") from error
+                    raise ArtefactError(f"{self}/{name} is missing; {REMEDY}") from error
                 if not _is_temporary(error):
                     raise ArtefactError(self._explain(error)) from error
                 if time.monotonic() + pause_s > deadline_s:

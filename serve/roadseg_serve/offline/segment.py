@@ -30,7 +30,9 @@ from roadseg_serve.stages.preprocess import Limits, fit, frame_of
 if TYPE_CHECKING:
     import av
 
-    from roadseg_serve.offline.video import Reader, VideoFrame
+    from roadseg_serve.offline.video import Reader
+
+    IndexedFrame = tuple[int, av.VideoFrame]
 
 # These files are the user's own; a picture of this size still fits into the memory of a laptop.
 LIMITS = Limits(max_upload_bytes=1_000_000_000, max_pixels=89_000_000)
@@ -274,10 +276,10 @@ def _overlay_video(segmenter: Segmenter, job: Job, options: Options, reader: "Re
 
     threshold = segmenter.threshold if options.threshold is None else options.threshold
 
-    def prepare(frame: "VideoFrame") -> Frame:
-        return fit(reader.picture_of(frame), segmenter.size_rule, keep_picture=True)
+    def prepare(item: "IndexedFrame") -> Frame:
+        return fit(reader.picture_of(item[1]), segmenter.size_rule, keep_picture=True)
 
-    def finish(_frame: "VideoFrame", frame: Frame, prediction: Prediction) -> "tuple[av.VideoFrame, float]":
+    def finish(_item: "IndexedFrame", frame: Frame, prediction: Prediction) -> "tuple[av.VideoFrame, float]":
         assert frame.picture_HWC is not None
         mask_HW = binarise(unfit(prediction.prob_HW, prediction.placement), threshold)
         return to_yuv(overlay(frame.picture_HWC, mask_HW)), np.count_nonzero(mask_HW) / mask_HW.size
@@ -285,7 +287,7 @@ def _overlay_video(segmenter: Segmenter, job: Job, options: Options, reader: "Re
     results = pipeline(reader, prepare, segmenter.predict, finish, num_jobs=options.num_jobs)
     with closing(results), atomic_file(job.target) as part, ExitStack() as stack:
         writer: Writer | None = None
-        for frame, result in results:
+        for (_, frame), result in results:
             if isinstance(result, RoadsegError):
                 raise result
             picture, road_share = result
@@ -297,17 +299,17 @@ def _overlay_video(segmenter: Segmenter, job: Job, options: Options, reader: "Re
 def _frame_files(segmenter: Segmenter, job: Job, options: Options, reader: "Reader") -> Generator[float, None, None]:
     """Write one file for each frame, named by its index, and yield the road share of each."""
 
-    def target_of(frame: "VideoFrame") -> Path:
-        return job.target / f"{frame.index:06d}{SUFFIXES[job.format]}"
+    def target_of(item: "IndexedFrame") -> Path:
+        return job.target / f"{item[0]:06d}{SUFFIXES[job.format]}"
 
-    def prepare(frame: "VideoFrame") -> Frame:
-        return fit(reader.picture_of(frame), segmenter.size_rule)
+    def prepare(item: "IndexedFrame") -> Frame:
+        return fit(reader.picture_of(item[1]), segmenter.size_rule)
 
-    def finish(frame: "VideoFrame", _frame: Frame, prediction: Prediction) -> float:
+    def finish(item: "IndexedFrame", _frame: Frame, prediction: Prediction) -> float:
         wish = AnswerOptions(job.format, options.threshold)
-        return _write_answer(target_of(frame), prediction, wish, None).road_share
+        return _write_answer(target_of(item), prediction, wish, None).road_share
 
-    frames = (frame for frame in reader if not (options.skip_existing and target_of(frame).exists()))
+    frames = (item for item in reader if not (options.skip_existing and target_of(item).exists()))
     with closing(pipeline(frames, prepare, segmenter.predict, finish, num_jobs=options.num_jobs)) as results:
         for _, result in results:
             if isinstance(result, RoadsegError):

@@ -9,7 +9,6 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Self
@@ -35,23 +34,8 @@ VP9 = ("libvpx-vp9", {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used":
 BT709 = 1  # in the tables of ITU-T H.273; players assume it for unlabelled videos
 
 
-@dataclass(frozen=True)
-class VideoFrame:
-    """A decoded frame, not yet converted to RGB.
-
-    Attributes:
-        index: position among all frames of the video, from 0.
-        pts: presentation time, in units of the reader's `time_base`.
-        raw: from the decoder.
-    """
-
-    index: int
-    pts: int
-    raw: av.VideoFrame
-
-
 class Reader:
-    """Reads a video file. Iterating gives all frames that can be read, then `fault` says what could not.
+    """Reads a video file. Iterating gives the index and each frame that can be read, then `fault` says what could not.
 
     Args:
         path: the file.
@@ -94,7 +78,6 @@ class Reader:
         self.audio_packets: deque[Packet[Stream]] = deque()
         self.quarter_turns = 0
         self.fault = ""
-        self._num_frames = 0
         self._num_bad = 0
         self._end_s = 0.0  # of the last packet
 
@@ -119,31 +102,32 @@ class Reader:
     def _duration_s(self) -> float:
         return (self._container.duration or 0) / 1e6
 
-    def __iter__(self) -> Iterator[VideoFrame]:
-        """Frames with strictly increasing times, whatever the file says.
+    def __iter__(self) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Index among all frames, and the frame; `pts` is made to increase strictly, whatever the file says.
 
         Raises:
             FileError: there is no frame.
         """
         step = max(1, round(1 / (self.rate * self._every * self.time_base)))
         last = None
-        for raw in self._decode_all():
-            self.quarter_turns = round(raw.rotation / 90)
-            if raw.pts is not None:
-                last = raw.pts if last is None else max(raw.pts, last + 1)
+        index = -1
+        for index, frame in enumerate(self._decode_all()):
+            self.quarter_turns = round(frame.rotation / 90)
+            if frame.pts is not None:
+                last = frame.pts if last is None else max(frame.pts, last + 1)
             else:
                 last = 0 if last is None else last + step
-            if self._num_frames % self._every == 0:
-                yield VideoFrame(self._num_frames, last, raw)
-            self._num_frames += 1
-        if self._num_frames == 0:
+            frame.pts = last
+            if index % self._every == 0:
+                yield index, frame
+        if index < 0:
             raise FileError("None of its frames can be read. Copy or convert it again.")
         self.fault = self._find_fault()
 
-    def picture_of(self, frame: VideoFrame) -> UInt8Array:
+    def picture_of(self, frame: av.VideoFrame) -> UInt8Array:
         """The frame as upright image_HWC, RGB, uint8 in [0, 255]; may be called from any thread."""
         # To the stream's size, in case this frame differs. One thread, because several frames are converted at a time.
-        rgb = frame.raw.reformat(width=self._stream.width, height=self._stream.height, format="rgb24", threads=1)
+        rgb = frame.reformat(width=self._stream.width, height=self._stream.height, format="rgb24", threads=1)
         image_HWC: UInt8Array = rgb.to_ndarray().astype(np.uint8, copy=False)
         return np.ascontiguousarray(np.rot90(image_HWC, self.quarter_turns))
 

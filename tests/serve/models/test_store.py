@@ -26,14 +26,11 @@ def test_reads_weighs_and_downloads(seaweed: Seaweed, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("seaweed")
-def test_what_is_not_there_is_told_as_by_a_folder(tmp_path: Path) -> None:
+def test_a_missing_object_is_an_error(tmp_path: Path) -> None:
     folder = S3Folder.at(f"s3://{BUCKET}/store/nothing")
-    with pytest.raises(FileNotFoundError):
-        folder.read("a")
-    with pytest.raises(FileNotFoundError):
-        folder.size_bytes("a")
-    with pytest.raises(FileNotFoundError):
-        folder.download("a", tmp_path / "a")
+    for ask in (folder.read, folder.size_bytes, lambda name: folder.download(name, tmp_path / "a")):
+        with pytest.raises(ArtefactError, match="store/nothing/a is missing; give the complete folder"):
+            ask("a")
 
 
 @pytest.mark.usefixtures("seaweed")
