@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop."""
+"""Turns Ctrl-C, SIGTERM and SIGHUP into a flag that the main thread checks."""
 
 import signal
 import time
@@ -9,13 +9,13 @@ POLL_S = 0.1
 
 
 class StopSignals:
-    """Notes the signals, any number of them; for the main thread, as all signal handlers are.
+    """Records the signals; must be used in the main thread, like all signal handlers.
 
-    There is no lock in it, so no threading.Event: the handler runs in the midst of what the main thread does, and would
-    wait for ever for a lock that this very thread holds, as it does for a moment whenever it has been woken.
+    It polls a plain flag instead of waiting for a threading.Event: the handler interrupts the main thread anywhere, and
+    would deadlock if that held the event's lock.
 
     Attributes:
-        asked: whether there was one.
+        asked: whether there was a signal.
     """
 
     def __init__(self) -> None:
@@ -23,22 +23,22 @@ class StopSignals:
         self.listen()
 
     def listen(self) -> None:
-        """Take the signals, again where a library has taken them meanwhile."""
+        """Install the handlers, again if a library has replaced them."""
         for number in SIGNALS:
-            signal.signal(number, self._note)
-        # Ray's C++ part, once it runs, lets a SIGTERM through but aborts the process three seconds later, by an alarm.
+            signal.signal(number, self._record)
+        # After a SIGTERM, Ray's C++ code sets an alarm that aborts the process three seconds later.
         signal.alarm(0)
 
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
+    def _record(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True
 
     def pause(self) -> bool:
-        """Wait for a moment; whether there was a signal so far."""
+        """Sleep for `POLL_S` unless there was a signal; returns whether there was one."""
         if not self.asked:
             time.sleep(POLL_S)
         return self.asked
 
     def wait(self) -> None:
-        """Wait for one."""
+        """Wait for a signal."""
         while not self.pause():
             pass

@@ -1,6 +1,5 @@
 """`segment` in a terminal: progress, errors by file, and the closing line."""
 
-import os
 import sys
 import time
 import warnings
@@ -46,7 +45,7 @@ def segment_paths(
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     jobs = plan(find(names, recursive=recursive, out=out), out=out, wanted=wanted)
     check_not_overwritten([job.source for job in jobs], [summary] if summary else [])
-    segmenter = load(model, engine)
+    segmenter = Segmenter(model, engine=engine)
     started_s = time.perf_counter()
     outcomes: list[Outcome] = []
     prefix = "stopped: "
@@ -83,7 +82,7 @@ def segment_stdin(*, model: str, engine: EngineName | Literal["auto"], wish: Ans
         raise InputError("will not write a picture to the terminal; redirect it to a file: > mask.png")
     data = sys.stdin.buffer.read(LIMITS.max_upload_bytes + 1)
     try:
-        body = segment_bytes(load(model, engine), data, wish).body
+        body = segment_bytes(Segmenter(model, engine=engine), data, wish).body
     except RequestError as error:
         raise FileError(f"standard input: {error}") from error
     try:
@@ -92,11 +91,6 @@ def segment_stdin(*, model: str, engine: EngineName | Literal["auto"], wish: Ans
             stream.write(body)
     except OSError as error:
         raise FileError(f"standard output: The result cannot be written ({error.strerror}).") from error
-
-
-def load(model: str, engine: EngineName | Literal["auto"]) -> Segmenter:
-    """Load the model, with one thread for each CPU that this process may use."""
-    return Segmenter(model, engine=engine, num_threads=len(os.sched_getaffinity(0)))
 
 
 def progress_bar(*, quiet: bool) -> Progress:

@@ -4,6 +4,7 @@ Decoding and encoding run in threads beside the engine. Only a bounded number of
 files there are and however long a video is.
 """
 
+import os
 import secrets
 import time
 from collections import deque
@@ -52,14 +53,17 @@ class Segmenter:
     Args:
         uri: the model version; see `artefact.resolve`.
         engine: see `create_engine`; runs on the CPU.
-        num_threads: CPU threads of one prediction.
+        num_threads: of one prediction; None means one for each CPU that this process may use.
 
     Raises:
         ArtefactError: the model cannot be read, or has no program for the engine.
         StartError: the engine cannot run here.
     """
 
-    def __init__(self, uri: str, *, engine: EngineName | Literal["auto"] = "auto", num_threads: int) -> None:
+    def __init__(
+        self, uri: str, *, engine: EngineName | Literal["auto"] = "auto", num_threads: int | None = None
+    ) -> None:
+        num_threads = num_threads or len(os.sched_getaffinity(0))
         version = artefact.read(artefact.resolve(uri), [program_of(engine, gpu=False)])
         self.size_rule = version.manifest.input.size
         self.threshold = version.manifest.threshold
