@@ -145,7 +145,9 @@ def segment(
         from roadseg_serve.offline.segment import Options  # noqa: PLC0415
 
         if paths == ["-"]:
-            console.segment_stdin(model=model, engine=engine, wish=AnswerOptions(wanted or Format.PNG, threshold))
+            console.segment_stdin(
+                model=model, engine=engine, answer_options=AnswerOptions(wanted or Format.PNG, threshold)
+            )
             return
         succeeded = console.segment_paths(
             paths,

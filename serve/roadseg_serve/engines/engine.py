@@ -122,11 +122,7 @@ def choose(libraries: Collection[str], *, gpu: bool) -> EngineName:
 
 
 def predict_all(engine: Engine, images_HWC: Sequence[UInt8Array]) -> list[UInt8Array]:
-    """Predict pictures of any sizes, those of equal shape in one batch.
-
-    Args:
-        engine: computes one batch.
-        images_HWC: RGB, uint8 in [0, 255], each of its own H and W.
+    """Predict pictures of any sizes, those of equal shape in one batch; see `Engine.predict`.
 
     Returns:
         prob_HW of each picture, uint8 in [0, 255], in the given order.

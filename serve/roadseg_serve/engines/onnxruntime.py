@@ -11,11 +11,7 @@ from roadseg_serve.messages import UInt8Array
 
 
 class OnnxRuntimeEngine:
-    """Runs an ONNX program in ONNX Runtime.
-
-    Args:
-        onnx_path: the artefact's `model.onnx`.
-        num_threads: CPU threads of one call.
+    """Runs `model.onnx` in ONNX Runtime, with `num_threads` CPU threads for each call.
 
     Raises:
         ArtefactError: the program cannot be loaded.

@@ -10,11 +10,7 @@ from roadseg_serve.messages import UInt8Array
 
 
 class OpenVinoEngine:
-    """Runs an ONNX program in OpenVINO.
-
-    Args:
-        onnx_path: the artefact's `model.onnx` or `model.int8.onnx`.
-        num_threads: CPU threads of one call.
+    """Runs `model.onnx` or `model.int8.onnx` in OpenVINO, with `num_threads` CPU threads for each call.
 
     Raises:
         ArtefactError: the program cannot be loaded.

@@ -21,12 +21,7 @@ NUM_CALLS_BEFORE_CAPTURE = 3
 
 
 class TorchEngine:
-    """Runs a torch.export program.
-
-    Args:
-        torch_path: the artefact's `model.pt2`.
-        num_threads: CPU threads of one call.
-        gpu: compute on the GPU of this process, not on the CPU.
+    """Runs `model.pt2` on the GPU of this process, or on the CPU with `num_threads` threads for each call.
 
     Raises:
         ArtefactError: the program cannot be loaded.
@@ -78,13 +73,7 @@ def quantise(prob: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Captured:
-    """A CUDA graph with its fixed input and output on the GPU.
-
-    Attributes:
-        graph: computes `prob_BHW` from `image_BHWC` on replay.
-        image_BHWC: uint8; write it before a replay.
-        prob_BHW: uint8; read it after a replay.
-    """
+    """A CUDA graph with its fixed input and output on the GPU, both uint8."""
 
     graph: torch.cuda.CUDAGraph
     image_BHWC: Tensor
@@ -96,9 +85,6 @@ class GraphedProgram:
 
     A batch is computed at the size of its bucket; the surplus images are leftovers, and their output is dropped. BHWC
     pictures are channels-last in memory, so all convolutions use that layout.
-
-    Args:
-        program: on the GPU.
     """
 
     def __init__(self, program: torch.nn.Module) -> None:

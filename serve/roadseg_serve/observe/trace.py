@@ -109,8 +109,8 @@ def record_span(name: str, parent: Context, *, started_ns: int, time_s: float, a
     Args:
         name: of the span.
         parent: the `get_current()` of the request.
-        started_ns: from `time.time_ns`.
-        time_s: its duration.
+        started_ns: from `time.time_ns()`.
+        time_s: the duration.
         attributes: of the span.
     """
     finished = trace.get_tracer(NAME).start_span(name, parent, start_time=started_ns, attributes=attributes)

@@ -69,7 +69,7 @@ def segment_paths(
     return not any(outcome.fault for outcome in outcomes)
 
 
-def segment_stdin(*, model: str, engine: EngineName | Literal["auto"], wish: AnswerOptions) -> None:
+def segment_stdin(*, model: str, engine: EngineName | Literal["auto"], answer_options: AnswerOptions) -> None:
     """Segment the picture on standard input to standard output.
 
     Raises:
@@ -78,11 +78,11 @@ def segment_stdin(*, model: str, engine: EngineName | Literal["auto"], wish: Ans
         FileError: the output cannot be written.
         StartError: the model cannot be read, or the engine cannot run here.
     """
-    if sys.stdout.isatty() and wish.format is not Format.JSON:
+    if sys.stdout.isatty() and answer_options.format is not Format.JSON:
         raise InputError("will not write a picture to the terminal; redirect it to a file: > mask.png")
     data = sys.stdin.buffer.read(LIMITS.max_upload_bytes + 1)
     try:
-        body = segment_bytes(Segmenter(model, engine=engine), data, wish).body
+        body = segment_bytes(Segmenter(model, engine=engine), data, answer_options).body
     except RequestError as error:
         raise FileError(f"standard input: {error}") from error
     try:

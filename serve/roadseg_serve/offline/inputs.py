@@ -28,12 +28,7 @@ SUFFIXES = {
 
 @dataclass(frozen=True)
 class Input:
-    """A file to segment.
-
-    Attributes:
-        path: the file.
-        relative: its path below the folder, or below the fixed part of the pattern, that it was found by.
-    """
+    """A file to segment; `relative` is its path below the folder or the fixed part of the pattern that found it."""
 
     path: Path
     relative: Path
@@ -91,10 +86,7 @@ def find(names: Sequence[str], *, recursive: bool, out: Path) -> list[Input]:
 def plan(inputs: Sequence[Input], *, out: Path, wanted: Format | None) -> list[Job]:
     """Decide where each result goes: to the same relative path below `out`, with the suffix of the format.
 
-    Args:
-        inputs: the files to segment.
-        out: the output folder.
-        wanted: the format; None means PNG masks for pictures, and overlays for videos.
+    The format `wanted=None` means PNG masks for pictures, and overlays for videos.
 
     Raises:
         InputError: two results would have the same path, or one would overwrite an input.

@@ -48,11 +48,11 @@ R = TypeVar("R")
 
 
 class Segmenter:
-    """A model in this process.
+    """A model in this process, on the CPU; see `artefact.resolve` and `create_engine`.
 
     Args:
-        uri: the model version; see `artefact.resolve`.
-        engine: see `create_engine`; runs on the CPU.
+        uri: the model version.
+        engine: the engine.
         num_threads: of one prediction; None means one for each CPU that this process may use.
 
     Raises:
@@ -99,15 +99,15 @@ class Options:
     num_jobs: int = 2
 
 
-def segment_bytes(segmenter: Segmenter, data: bytes, wish: AnswerOptions) -> Answer:
+def segment_bytes(segmenter: Segmenter, data: bytes, answer_options: AnswerOptions) -> Answer:
     """Segment one picture, with the same result as from a server.
 
     Raises:
         RequestError: the picture cannot be read.
     """
-    frame = frame_of(data, LIMITS, segmenter.size_rule, keep_picture=wish.format is Format.OVERLAY)
+    frame = frame_of(data, LIMITS, segmenter.size_rule, keep_picture=answer_options.format is Format.OVERLAY)
     [prediction] = segmenter.predict([frame])
-    return answer(prediction, wish, frame, None)
+    return answer(prediction, answer_options, frame, None)
 
 
 def segment_files(
@@ -115,11 +115,7 @@ def segment_files(
 ) -> Generator[Outcome, None, None]:
     """Segment files, pictures before videos; if one fails, its outcome says so and the rest goes on.
 
-    Args:
-        segmenter: the model.
-        jobs: inputs and outputs.
-        options: how to segment.
-        progress: gets a bar for the frames of each video.
+    `progress` gets a bar for the frames of each video.
     """
     todo = []
     for job in jobs:
@@ -310,8 +306,8 @@ def _frame_files(segmenter: Segmenter, job: Job, options: Options, reader: "Read
         return fit(reader.picture_of(item[1]), segmenter.size_rule)
 
     def finish(item: "IndexedFrame", _frame: Frame, prediction: Prediction) -> float:
-        wish = AnswerOptions(job.format, options.threshold)
-        return _write_answer(target_of(item), prediction, wish, None).road_share
+        answer_options = AnswerOptions(job.format, options.threshold)
+        return _write_answer(target_of(item), prediction, answer_options, None).road_share
 
     frames = (item for item in reader if not (options.skip_existing and target_of(item).exists()))
     with closing(pipeline(frames, prepare, segmenter.predict, finish, num_jobs=options.num_jobs)) as results:
@@ -321,8 +317,8 @@ def _frame_files(segmenter: Segmenter, job: Job, options: Options, reader: "Read
             yield result
 
 
-def _write_answer(path: Path, prediction: Prediction, wish: AnswerOptions, frame: Frame | None) -> Answer:
-    made = answer(prediction, wish, frame, None)
+def _write_answer(path: Path, prediction: Prediction, answer_options: AnswerOptions, frame: Frame | None) -> Answer:
+    made = answer(prediction, answer_options, frame, None)
     with atomic_file(path) as part:
         part.write_bytes(made.body)
     return made

@@ -174,11 +174,9 @@ class Reader:
 
 
 class Writer:
-    """Writes an mp4 with new pictures, and with the times, rate and unchanged sound of another video.
+    """Writes an mp4 with new pictures, and with the times, rate and unchanged sound of the video in `reader`.
 
-    Args:
-        path: the new file.
-        reader: the other video, of which at least one frame has been read.
+    At least one frame must have been read from it.
 
     Raises:
         FileError: the file cannot be written.
