@@ -291,6 +291,7 @@ def _overlay_video(segmenter: Segmenter, job: Job, options: Options, reader: "Re
             if isinstance(result, RoadsegError):
                 raise result
             picture, road_share = result
+            assert frame.pts is not None  # the reader sets it
             writer = writer or stack.enter_context(Writer(part, reader))  # needs the first frame's size
             writer.write(picture, frame.pts)
             yield road_share
