@@ -151,7 +151,7 @@ def read(place: "Path | S3Folder", files: Collection[str] | None = None) -> Arte
 def _read_folder(folder: Path, files: Collection[str] | None) -> Artefact:
     path = folder / MANIFEST
     if not path.is_file():
-        raise ArtefactError(f"{path} is missing; {REMEDY}")
+        raise ArtefactError(f"{path} is missing, which is written last; {REMEDY}")
     manifest = _parse(path.read_bytes(), folder)
     for name, file in _select(manifest, files, folder).items():
         fault = _fault(folder / name, file)
