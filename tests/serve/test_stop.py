@@ -32,7 +32,7 @@ def test_any_number_of_signals_wakes_it() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_each_signal_is_a_wish_to_stop(number: signal.Signals) -> None:
+def test_each_signal_asks_to_stop(number: signal.Signals) -> None:
     code = f"""
 import os
 from roadseg_serve.stop import StopSignals

@@ -104,7 +104,7 @@ def expected(bundled: Artefact, golden: dict[str, UInt8Array]) -> dict[str, UInt
     }
 
 
-def test_torch_rounds_alike() -> None:
+def test_torch_rounds_in_the_same_way() -> None:
     from roadseg_serve.engines import torch as torch_engine  # noqa: PLC0415  # only where an engine is made
 
     prob = np.linspace(0, 1, 4081, dtype=np.float32)  # 16 steps from level to level, halves among them
@@ -144,7 +144,7 @@ def test_a_gpu_agrees_to_bfloat16s_precision(
         _assert_alike({what: engine.predict(image_BHWC) for what, image_BHWC in golden.items()}, expected)
 
 
-def test_what_a_gpu_computes_agrees_in_bfloat16_on_the_cpu(
+def test_the_gpu_program_agrees_in_bfloat16_on_the_cpu(
     bundled: Artefact, golden: dict[str, UInt8Array], expected: dict[str, UInt8Array]
 ) -> None:
     """All of a GPU's way that needs none: the program is freed of its checks, traced for all shapes, and autocast."""
@@ -171,7 +171,7 @@ def test_what_a_gpu_computes_agrees_in_bfloat16_on_the_cpu(
 
 
 @WITHOUT_GPU
-def test_a_gpu_that_is_not_there_is_told(bundled: Artefact) -> None:
+def test_a_missing_gpu_is_an_error(bundled: Artefact) -> None:
     with pytest.raises(StartError, match="set num_gpus to 0"):
         create_engine("torch", bundled, num_threads=1, gpu=True)
 
@@ -218,14 +218,14 @@ def test_int8_without_its_program_says_how_to_get_one(red: Artefact) -> None:
 
 
 @pytest.mark.parametrize("name", FLOAT_ENGINES)
-def test_a_program_that_cannot_be_loaded_is_a_bad_artefact(name: EngineName, red: Artefact, tmp_path: Path) -> None:
+def test_a_program_that_cannot_be_loaded_is_an_artefact_error(name: EngineName, red: Artefact, tmp_path: Path) -> None:
     for file in ("model.onnx", "model.pt2"):
         (tmp_path / file).write_bytes(b"no program")
     with pytest.raises(ArtefactError, match="publish the model again"):
         create_engine(name, Artefact(tmp_path, red.manifest), num_threads=1)
 
 
-def test_the_engine_reports_to_nobody() -> None:
+def test_no_telemetry_package_is_installed() -> None:
     # OpenVINO sends usage data as soon as it is imported, if it finds this package; the lock leaves it out.
     assert importlib.util.find_spec("openvino_telemetry") is None
 

@@ -107,7 +107,7 @@ def test_a_failure_to_fill_is_passed_on_and_frees_the_lock() -> None:
     assert cache.fill("red-1", fetch)
 
 
-def test_a_cache_that_cannot_be_written_is_told_with_the_remedy(
+def test_a_cache_that_cannot_be_written_is_an_error_with_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("no folder")
@@ -116,7 +116,7 @@ def test_a_cache_that_cannot_be_written_is_told_with_the_remedy(
         cache.fill("red-1", fetch)
 
 
-def test_the_cache_is_the_users_unless_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variable_replaces_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache.root() == tmp_path / "models"
     monkeypatch.delenv("ROADSEG_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache/someone")

@@ -1,4 +1,4 @@
-"""A folder on a real S3 server: what is read, and what is said when it is not."""
+"""A folder on a real S3 server: reading it, and the errors when that fails."""
 
 import functools
 import threading
@@ -14,7 +14,7 @@ from tests.seaweed import BUCKET, Seaweed, free_ports
 from tests.wire import Wire
 
 
-def test_reads_weighs_and_downloads(seaweed: Seaweed, tmp_path: Path) -> None:
+def test_reads_objects_and_sizes(seaweed: Seaweed, tmp_path: Path) -> None:
     data = bytes(range(256)) * 10_000  # in several pieces
     seaweed.put("store/files/a b+ü", data)
     folder = S3Folder.at(f"s3://{BUCKET}/store/files/")
@@ -70,7 +70,7 @@ def test_a_refusal_is_one_line_with_the_remedy(
 
 
 @pytest.mark.usefixtures("seaweed")
-def test_a_server_that_is_down_is_told_after_few_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"http://127.0.0.1:{free_ports(1)[0]}"
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     with pytest.raises(StoreUnreachableError, match=f"does not answer at {url} .*; check AWS_ENDPOINT_URL"):
@@ -78,7 +78,7 @@ def test_a_server_that_is_down_is_told_after_few_attempts(monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("seaweed")
-def test_the_404_of_another_kind_of_server_does_not_mean_that_there_is_no_model(
+def test_a_404_from_another_kind_of_server_does_not_mean_a_missing_model(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     files = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
@@ -90,7 +90,7 @@ def test_the_404_of_another_kind_of_server_does_not_mean_that_there_is_no_model(
         other.shutdown()
 
 
-def test_a_server_that_is_busy_or_breaks_off_is_asked_again(
+def test_a_busy_server_and_a_broken_connection_are_retried(
     seaweed: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = bytes(range(256)) * 2_000

@@ -103,7 +103,7 @@ def test_two_results_never_have_one_name(tmp_path: Path, names: tuple[str, str])
     assert all(str(tmp_path / name) in str(error.value) for name in names)
 
 
-def test_frames_of_a_video_do_not_go_among_pictures(tmp_path: Path) -> None:
+def test_frames_of_a_video_are_not_mixed_with_pictures(tmp_path: Path) -> None:
     make(tmp_path / "in", "clip.mp4", "clip/000000.png")
     inputs = find([str(tmp_path / "in")], recursive=True, out=tmp_path / "out")
     with pytest.raises(InputError, match="both be written to"):

@@ -124,7 +124,7 @@ def test_the_threshold_replaces_the_models_own(segmenter: Segmenter, tmp_path: P
     assert run(segmenter, jobs, threshold=0.79)["a.png"].road_share == 0.0
 
 
-def test_what_fails_is_told_and_the_rest_goes_on(segmenter: Segmenter, tmp_path: Path) -> None:
+def test_failures_are_reported_and_the_rest_goes_on(segmenter: Segmenter, tmp_path: Path) -> None:
     save(tmp_path / "in" / "good.png", picture(48))
     whole_file = save(tmp_path / "in" / "z.png", picture(48)).read_bytes()
     (tmp_path / "in" / "cut.png").write_bytes(whole_file[:100])
@@ -295,6 +295,6 @@ def test_the_summary_file_grows_with_each_outcome(tmp_path: Path) -> None:
     ]
 
 
-def test_a_summary_that_cannot_be_written_is_noticed_first(tmp_path: Path) -> None:
+def test_a_summary_that_cannot_be_written_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--summary"), summary_file(tmp_path):
         pass

@@ -138,7 +138,7 @@ def test_each_frame_has_its_own_mask(segmenter: Segmenter, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("width", "height"), [(101, 77), (101, 76), (100, 77)])
-def test_odd_sizes_stay_as_they_are(segmenter: Segmenter, tmp_path: Path, width: int, height: int) -> None:
+def test_odd_sizes_are_kept(segmenter: Segmenter, tmp_path: Path, width: int, height: int) -> None:
     source = write_video(tmp_path / "clip.avi", halves(width, height), steady(5), codec="mpeg4")
     outcome = run(segmenter, source, tmp_path / "out")
     assert outcome.fault == ""
@@ -151,7 +151,7 @@ def test_odd_sizes_stay_as_they_are(segmenter: Segmenter, tmp_path: Path, width:
 @pytest.mark.parametrize(
     ("rotation", "red_is"), [(90, "below"), (-90, "above"), (180, "right")]
 )  # counter-clockwise; the stored left side goes there
-def test_a_turned_video_is_made_upright(segmenter: Segmenter, tmp_path: Path, rotation: int, red_is: str) -> None:
+def test_a_rotated_video_is_made_upright(segmenter: Segmenter, tmp_path: Path, rotation: int, red_is: str) -> None:
     source = write_video(tmp_path / "clip.mp4", halves(128, 96), steady(3), rotation=rotation)
     outcome = run(segmenter, source, tmp_path / "out")
     [image_HWC, *_] = read_video(outcome.target)[1]
@@ -172,7 +172,7 @@ def test_every_takes_each_nth_frame_at_its_time(segmenter: Segmenter, tmp_path: 
 
 
 @pytest.mark.parametrize(("container", "audio"), [("mp4", "aac"), ("mkv", "flac")])
-def test_sound_goes_over_as_it_is(segmenter: Segmenter, tmp_path: Path, container: str, audio: str) -> None:
+def test_sound_is_copied_unchanged(segmenter: Segmenter, tmp_path: Path, container: str, audio: str) -> None:
     source = write_video(tmp_path / f"clip.{container}", halves(96, 64), steady(20), audio=audio)
 
     def packets(path: Path) -> list[bytes]:
@@ -201,7 +201,7 @@ def noise(_index: int) -> UInt8Array:
 
 
 @pytest.mark.parametrize(("container", "codec"), [("mkv", "libx264"), ("avi", "mpeg4")])
-def test_of_a_cut_video_what_could_be_read_is_written(
+def test_the_readable_part_of_a_truncated_video_is_written(
     segmenter: Segmenter, tmp_path: Path, container: str, codec: str
 ) -> None:
     source = write_video(tmp_path / f"clip.{container}", noise, steady(60), codec=codec)
@@ -216,7 +216,7 @@ def test_of_a_cut_video_what_could_be_read_is_written(
     assert times_ms == steady(outcome.num_images)
 
 
-def test_a_damaged_video_is_read_on(segmenter: Segmenter, tmp_path: Path) -> None:
+def test_a_damaged_video_is_read_to_its_end(segmenter: Segmenter, tmp_path: Path) -> None:
     source = write_video(tmp_path / "clip.mp4", noise, steady(60))
     data = bytearray(source.read_bytes())
     middle, hole = len(data) // 2, len(data) // 10  # six frames
@@ -230,7 +230,7 @@ def test_a_damaged_video_is_read_on(segmenter: Segmenter, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["empty", "text", "no index", "only sound"])
-def test_what_is_no_video_is_told(segmenter: Segmenter, tmp_path: Path, kind: str) -> None:
+def test_a_file_that_is_no_video_is_an_error(segmenter: Segmenter, tmp_path: Path, kind: str) -> None:
     source = tmp_path / "clip.mp4"
     if kind == "only sound":
         with av.open(str(source), "w") as container:
@@ -250,7 +250,7 @@ def test_what_is_no_video_is_told(segmenter: Segmenter, tmp_path: Path, kind: st
     assert not outcome.target.exists()
 
 
-def test_a_video_that_cannot_be_written_is_told(segmenter: Segmenter, tmp_path: Path) -> None:
+def test_a_video_that_cannot_be_written_is_an_error(segmenter: Segmenter, tmp_path: Path) -> None:
     source = write_video(tmp_path / "clip.mp4", halves(96, 64), steady(3))
     (tmp_path / "out" / "clip.mp4").mkdir(parents=True)  # where a file should go
     (tmp_path / "out" / "clip").touch()  # where a folder should go
@@ -272,7 +272,7 @@ def test_skip_existing_continues_within_frames(segmenter: Segmenter, tmp_path: P
     assert run(segmenter, source, tmp_path / "out", skip_existing=True).state == "skipped"
 
 
-def test_how_many_frames_there_will_be(tmp_path: Path) -> None:
+def test_the_expected_number_of_frames(tmp_path: Path) -> None:
     for name in ("clip.mp4", "clip.mkv"):  # the second knows its length only
         path = write_video(tmp_path / name, halves(96, 64), steady(20))
         with Reader(path) as reader:

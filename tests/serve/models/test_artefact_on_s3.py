@@ -1,4 +1,4 @@
-"""Model versions on a real S3 server: fetched once, verified, kept, and refused when they are not whole."""
+"""Model versions on a real S3 server: fetched once, verified, cached, and refused if damaged."""
 
 import json
 import os
@@ -140,7 +140,7 @@ def test_processes_that_start_together_fetch_once(publish: Publish, wire: Wire) 
     assert [wire.count(f"GET .*/{name}") for name in ("model.onnx", "model.pt2")] == [1, 1]
 
 
-def test_a_process_that_is_killed_leaves_nothing_that_is_used(publish: Publish, wire: Wire, models: Path) -> None:
+def test_a_killed_process_leaves_no_file_that_is_used(publish: Publish, wire: Wire, models: Path) -> None:
     uri = publish()
     wire.stall_after_bytes = 100_000
     wire.flow.clear()
@@ -158,7 +158,7 @@ def test_a_process_that_is_killed_leaves_nothing_that_is_used(publish: Publish, 
     assert wire.count("GET .*/model.pt2") == 2
 
 
-def test_the_rest_of_a_killed_process_is_removed(publish: Publish) -> None:
+def test_leftovers_of_a_killed_process_are_removed(publish: Publish) -> None:
     uri = publish()
     version = read(uri, ONNX)
     (version.folder / "model.pt2.partial").write_bytes(LARGE[:1000])
@@ -166,7 +166,7 @@ def test_the_rest_of_a_killed_process_is_removed(publish: Publish) -> None:
     assert not (version.folder / "model.pt2.partial").exists()
 
 
-def test_a_server_that_is_killed_in_the_middle_is_waited_for(
+def test_a_download_survives_a_restart_of_the_server(
     publish: Publish, wire: Wire, seaweed: Seaweed, models: Path
 ) -> None:
     uri = publish()
@@ -192,7 +192,7 @@ def test_a_file_that_is_damaged_in_the_cache_is_fetched_again(
     assert ["fetching it again" in message for message in caplog.messages] == [True]
 
 
-def test_a_version_that_was_used_again_is_not_confused(publish: Publish) -> None:
+def test_a_version_published_twice_is_not_confused(publish: Publish) -> None:
     uri = publish(threshold=0.25)
     first = read(uri)
     assert publish(threshold=0.75) == uri  # against the rule
@@ -237,7 +237,7 @@ def test_a_copy_from_another_server_does_not_count(publish: Publish, monkeypatch
         read(uri)
 
 
-def test_refused_keys_are_no_reason_to_use_the_cache(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_not_used_when_keys_are_refused(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = publish()
     read(uri)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
