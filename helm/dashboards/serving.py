@@ -62,7 +62,7 @@ DASHBOARD = Dashboard(
         "Latency": (
             Panel(
                 "Time to answer an upload",
-                "From the first byte to the last, so slow clients count. If it is high, the panels beside it show "
+                "From the first byte to the last, so slow clients count. If it is high, the next panels show "
                 "which step is slow.",
                 "ms",
                 quantiles("ray_serve_http_request_latency_ms", UPLOAD),
