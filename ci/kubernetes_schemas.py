@@ -46,7 +46,7 @@ def main(folder: Path, swagger: Path, crds: list[Path]) -> None:
 
 
 def file_name(group: str, version: str, kind: str) -> str:
-    """kubeconform's {{.ResourceKind}}{{.KindSuffix}}.json, which has only the first part of the group."""
+    """The file name that kubeconform looks for; it contains only the first part of the group."""
     return "-".join(part.lower() for part in (kind, group.split(".", maxsplit=1)[0], version) if part) + ".json"
 
 
