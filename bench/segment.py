@@ -71,7 +71,7 @@ def loop(segmenter: Segmenter, jobs: Sequence[Job]) -> None:
 
 
 def pipeline(segmenter: Segmenter, jobs: Sequence[Job], options: Options) -> None:
-    """Process the files as `segment` does."""
+    """As the command does it."""
     with tqdm(total=len(jobs), disable=True) as bar:
         for outcome in segment_files(segmenter, jobs, options, bar):
             if outcome.fault:

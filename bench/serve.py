@@ -143,7 +143,7 @@ def print_stages(served: Mapping[str, Sequence[Served]]) -> None:
 
 
 def create_pipeline(model: str, num_threads: int = 1) -> Callable[[bytes], bytes]:
-    """The work of the graph as one function: decode, fit, predict, unfit, binarise, encode."""
+    """Decode, resize, predict, resize back, binarise, encode: what the graph does, as one function."""
     args = AppArgs(model=model)
     version = artefact.read(artefact.resolve(model))
     engine = create_engine("auto", version, num_threads=num_threads)
