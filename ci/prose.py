@@ -53,7 +53,7 @@ def main() -> None:
             ]
         )
     ]
-    sys.exit("\n".join(findings))
+    sys.exit("\n".join(findings) or 0)
 
 
 def _blank(code: re.Match[str]) -> str:
