@@ -67,7 +67,7 @@ def run(
         if listens_itself(args):
             open_replica_port(port)
         # Ray is slow to load, and reads the environment as it loads.
-        from roadseg_serve.graph.local import serve_until_stopped  # noqa: PLC0415
+        from roadseg_serve.local_server import serve_until_stopped  # noqa: PLC0415
 
         serve_until_stopped(args, host=host, port=port, log_format=log_format, metrics_port=metrics_port)
     except StartError as error:

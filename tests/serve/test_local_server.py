@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from roadseg_serve.errors import PortInUseError
-from roadseg_serve.graph.local import check_port, is_held
+from roadseg_serve.local_server import check_port, is_held
 
 HOST = "127.0.0.1"
 
