@@ -36,9 +36,8 @@ from tests.otlp import collect
 JSON_LINES = ("--log-format", "json")
 # The command has no option for the level, because nobody should need it.
 SILENT = """
-from roadseg_serve import cli
-from roadseg_serve.http import log
-log.logging_config = lambda _format: {"log_level": "ERROR", "enable_access_log": False}
+from roadseg_serve import cli, local_server
+local_server.logging_config = lambda _format: {"log_level": "ERROR", "enable_access_log": False}
 cli.main()
 """
 

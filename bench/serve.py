@@ -31,8 +31,8 @@ from bench.load import Served, draw_road, file_of, request_of, upload_for, uploa
 from roadseg_serve.engines.engine import create_engine
 from roadseg_serve.models import artefact
 from roadseg_serve.settings import AppArgs
-from roadseg_serve.stages.postprocess import binarise, encode_jpeg, unfit
-from roadseg_serve.stages.preprocess import Limits, decode, fit
+from roadseg_serve.stages.postprocess import binarise, encode_jpeg, resize_back
+from roadseg_serve.stages.preprocess import Limits, decode, resize_and_pad
 from tests.red import write_red
 
 READY_TIMEOUT_S = 180
@@ -150,9 +150,9 @@ def create_pipeline(model: str, num_threads: int = 1) -> Callable[[bytes], bytes
     limits = Limits.of(args)
 
     def pipeline(data: bytes) -> bytes:
-        frame = fit(decode(data, limits), version.manifest.input.size)
+        frame = resize_and_pad(decode(data, limits), version.manifest.input.size)
         prob_HW = engine.predict(frame.input_HWC[None])[0]
-        return encode_jpeg(binarise(unfit(prob_HW, frame.placement), version.manifest.threshold))
+        return encode_jpeg(binarise(resize_back(prob_HW, frame.placement), version.manifest.threshold))
 
     return pipeline
 

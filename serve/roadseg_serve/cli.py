@@ -10,9 +10,8 @@ import typer
 
 from roadseg_serve.engines.engine import EngineName
 from roadseg_serve.errors import InputError, RoadsegError, StartError
-from roadseg_serve.http.log import LogFormat
 from roadseg_serve.messages import AnswerOptions, Format
-from roadseg_serve.settings import listens_itself, read_settings
+from roadseg_serve.settings import LogFormat, listens_itself, read_settings
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -180,7 +179,7 @@ def settle_ray_environment() -> None:
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     # Its HTTP server takes our request ids for its own, and believes nobody's word about another's address.
-    os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "roadseg_serve.http.request_id:around_ray"
+    os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "roadseg_serve.graph.ray_proxy:middleware"
     os.environ["FORWARDED_ALLOW_IPS"] = ""
     # The log is its file: a second line of each on a stream that nobody reads would cost as much again.
     os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"

@@ -15,7 +15,7 @@ import typer
 import roadseg_serve.cli
 import roadseg_train.cli
 from roadseg_serve.engines.engine import EngineName
-from roadseg_serve.errors import PROBLEMS
+from roadseg_serve.errors import RequestError
 from roadseg_serve.http.negotiate import OFFERS
 from roadseg_serve.http.openapi import example_findings
 from roadseg_serve.messages import MEDIA_TYPES
@@ -46,7 +46,7 @@ def test_the_api_page_has_every_format_and_every_error() -> None:
     text = (DOCS / "api.md").read_text()
     for form, media_type in MEDIA_TYPES.items():
         assert f"| `{form}` | {f'`{media_type}`' if form in OFFERS else ''}" in text
-    for problem in PROBLEMS.values():
+    for problem in (kind.problem for kind in RequestError.__subclasses__()):
         assert f"| {int(problem.status)} | `{problem.type}` | {problem.remedy} |" in text
 
 

@@ -235,7 +235,7 @@ def test_all_formats_tell_the_same_road_at_any_size(segment: Segment, size: tupl
 
 
 @pytest.mark.parametrize(("threshold", "least_red"), [(0.0, 0), (0.25, 64), (0.5, 128), (0.8, 204), (1.0, 255)])
-def test_the_threshold_of_the_wish(segment: Segment, threshold: float, least_red: int) -> None:
+def test_the_threshold_of_the_options(segment: Segment, threshold: float, least_red: int) -> None:
     red_HW = np.arange(160 * 64).reshape(64, 160) % 256
     picture_HWC = np.stack([red_HW, 255 - red_HW, red_HW], axis=-1).astype(np.uint8)
     answer = segment(file_of(Image.fromarray(picture_HWC), "PNG"), AnswerOptions(Format.PNG, threshold))

@@ -1,11 +1,13 @@
-"""The port of a server on this machine."""
+"""A server on this machine: its port, and its log."""
 
 import socket
 
 import pytest
+from ray.serve.schema import LoggingConfig
 
 from roadseg_serve.errors import PortInUseError
-from roadseg_serve.local_server import check_port, is_held
+from roadseg_serve.local_server import check_port, is_held, logging_config
+from roadseg_serve.settings import LogFormat
 
 HOST = "127.0.0.1"
 
@@ -33,3 +35,9 @@ def test_a_port_is_held_after_connections_that_the_server_closed_first(reuse: in
             assert client.recv(1) == b""
     assert is_held(HOST, port)
     check_port(HOST, port)  # nobody listens there
+
+
+@pytest.mark.parametrize("log_format", LogFormat)
+def test_ray_is_told_how_to_write(log_format: LogFormat) -> None:
+    config = LoggingConfig(**logging_config(log_format))
+    assert (config.encoding, config.enable_access_log) == (log_format.name, False)

@@ -26,7 +26,7 @@ applications:
 
 {{- define "roadseg.serveEnv" -}}
 # Our request ids and errors in Ray's proxy; X-Forwarded-For is left to us: docs/security.md.
-- {name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, value: "roadseg_serve.http.request_id:around_ray"}
+- {name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, value: "roadseg_serve.graph.ray_proxy:middleware"}
 - {name: FORWARDED_ALLOW_IPS}  # empty, because app.gate.trusted_proxies decides
 - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ .Values.serve.drainSeconds | quote }}}
 {{- if eq .Values.serve.dataPlane "haproxy" }}

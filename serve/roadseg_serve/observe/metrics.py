@@ -4,7 +4,7 @@ from typing import Any
 
 from ray.serve import metrics
 
-from roadseg_serve.errors import Problem, RequestError, problem_of
+from roadseg_serve.errors import Problem, RequestError
 from roadseg_serve.messages import Answer, ModelName
 
 # Ray Serve's for whole requests, so that no step seems longer than all of them.
@@ -46,7 +46,7 @@ class Metrics:
 
     def note_refusal(self, error: RequestError) -> None:
         """A request was refused."""
-        self._refusals.inc(tags={"reason": _reason(problem_of(error))})
+        self._refusals.inc(tags={"reason": _reason(error.problem)})
 
 
 class RayRefusals:

@@ -23,8 +23,8 @@ from roadseg_serve.messages import Answer, AnswerOptions, Format, Frame, ModelNa
 from roadseg_serve.models import artefact
 from roadseg_serve.offline.inputs import SUFFIXES, Job
 from roadseg_serve.offline.outcome import Outcome
-from roadseg_serve.stages.postprocess import answer, binarise, overlay, unfit
-from roadseg_serve.stages.preprocess import Limits, fit, frame_of
+from roadseg_serve.stages.postprocess import answer, binarise, overlay, resize_back
+from roadseg_serve.stages.preprocess import Limits, frame_of, resize_and_pad
 
 if TYPE_CHECKING:
     import av
@@ -292,11 +292,11 @@ def _overlay_video(segmenter: Segmenter, job: Job, options: Options, reader: "Re
     threshold = segmenter.threshold if options.threshold is None else options.threshold
 
     def prepare(frame: "VideoFrame") -> Frame:
-        return fit(reader.picture_of(frame), segmenter.size_rule, keep_picture=True)
+        return resize_and_pad(reader.picture_of(frame), segmenter.size_rule, keep_picture=True)
 
     def finish(_frame: "VideoFrame", frame: Frame, prediction: Prediction) -> "tuple[av.VideoFrame, float]":
         assert frame.picture_HWC is not None
-        mask_HW = binarise(unfit(prediction.prob_HW, prediction.placement), threshold)
+        mask_HW = binarise(resize_back(prediction.prob_HW, prediction.placement), threshold)
         return to_yuv(overlay(frame.picture_HWC, mask_HW)), np.count_nonzero(mask_HW) / mask_HW.size
 
     results = flow(reader, prepare, segmenter.predict, finish, num_jobs=options.num_jobs)
@@ -319,7 +319,7 @@ def _frame_files(segmenter: Segmenter, job: Job, options: Options, reader: "Read
         return job.target / f"{frame.index:06d}{SUFFIXES[job.format]}"
 
     def prepare(frame: "VideoFrame") -> Frame:
-        return fit(reader.picture_of(frame), segmenter.size_rule)
+        return resize_and_pad(reader.picture_of(frame), segmenter.size_rule)
 
     def finish(video_frame: "VideoFrame", _frame: Frame, prediction: Prediction) -> float:
         made = answer(prediction, AnswerOptions(job.format, options.threshold), None, None)

@@ -40,9 +40,9 @@ def test_a_body_that_arrives_too_slowly_is_a_408(body: type[AsyncIterator[bytes]
 
 
 def test_a_body_that_has_arrived_leaves_the_work_its_time() -> None:
-    async def slow(data: bytes, wish: AnswerOptions) -> Answer:
+    async def slow(data: bytes, options: AnswerOptions) -> Answer:
         await asyncio.sleep(2 * SHORT_S)
-        return await echo(data, wish)
+        return await echo(data, options)
 
     response = ask(api_of(GateArgs(receive_timeout_s=SHORT_S), slow), "POST", "/upload", **UPLOAD)
     assert response.content == b"mask of picture"
@@ -51,7 +51,7 @@ def test_a_body_that_has_arrived_leaves_the_work_its_time() -> None:
 def test_work_that_takes_too_long_is_a_504_and_cancelled() -> None:
     ended = []
 
-    async def endless(_data: bytes, _wish: AnswerOptions) -> Answer:
+    async def endless(_data: bytes, _options: AnswerOptions) -> Answer:
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
@@ -66,7 +66,7 @@ def test_work_that_takes_too_long_is_a_504_and_cancelled() -> None:
 
 
 def test_a_timeout_of_something_else_is_a_fault() -> None:
-    async def fail(_data: bytes, _wish: AnswerOptions) -> Answer:
+    async def fail(_data: bytes, _options: AnswerOptions) -> Answer:
         raise TimeoutError
 
     assert ask(api_of(segment=fail), "POST", "/upload", **UPLOAD).status_code == 500

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from roadseg_serve.errors import KeysError
-from roadseg_serve.http.keys import Keys
+from roadseg_serve.http.keys import Keys, read_keys
 from roadseg_serve.settings import GateArgs
 from tests.serve.gated import UPLOAD, api_of, ask, open_socket
 
@@ -20,6 +20,12 @@ def keys_in(folder: Path, text: str) -> Path:
     file = folder / "keys"
     file.write_text(text)
     return file
+
+
+def keys_of(**settings: Any) -> Keys:
+    keys = read_keys(GateArgs(**settings))
+    assert keys is not None
+    return keys
 
 
 @pytest.fixture
@@ -33,7 +39,7 @@ def api(tmp_path: Path) -> FastAPI:
 )
 def test_keys_are_separated_by_lines_or_commas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("ROADSEG_KEYS", text)
-    for keys in (Keys.from_file(keys_in(tmp_path, text)), Keys.from_environment("ROADSEG_KEYS")):
+    for keys in (keys_of(api_keys_file=keys_in(tmp_path, text)), keys_of(api_keys_env="ROADSEG_KEYS")):
         # printf %s first-key-of-alice | sha256sum
         assert keys.find(FIRST) == "1fa262a9d162d08d9c9d01112f5d4b2b00f70e8ba8c62e62f137c712e369483b"
         assert keys.find(SECOND)
@@ -61,12 +67,12 @@ def test_what_cannot_be_read_does_not_start(args: dict[str, Any]) -> None:
 def test_a_binary_file_does_not_start(tmp_path: Path) -> None:
     (tmp_path / "keys").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(KeysError, match="cannot be read"):
-        Keys.from_file(tmp_path / "keys")
+        keys_of(api_keys_file=tmp_path / "keys")
 
 
 def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
     file = keys_in(tmp_path, FIRST)
-    keys = Keys.from_file(file)
+    keys = keys_of(api_keys_file=file)
     assert keys.find(FIRST)
     file.write_text(f"{FIRST}\n{SECOND}")
     assert keys.find(FIRST)
@@ -84,7 +90,7 @@ def test_a_volume_of_kubernetes_that_turns_its_link_is_read_again(tmp_path: Path
         os.utime(keys_in(tmp_path / folder, key), ns=(1, 1))
     (tmp_path / "..data").symlink_to("..2026_01")
     (tmp_path / "keys").symlink_to("..data/keys")
-    keys = Keys.from_file(tmp_path / "keys")
+    keys = keys_of(api_keys_file=tmp_path / "keys")
     assert keys.find("key-1")
     (tmp_path / "..data_tmp").symlink_to("..2026_02")
     (tmp_path / "..data_tmp").replace(tmp_path / "..data")
@@ -95,7 +101,7 @@ def test_a_volume_of_kubernetes_that_turns_its_link_is_read_again(tmp_path: Path
 @pytest.mark.parametrize("spoil", [lambda file: file.write_text(""), lambda file: file.unlink()])
 def test_a_file_that_is_spoilt_lets_nobody_in_until_it_is_mended(tmp_path: Path, spoil: Any) -> None:
     file = keys_in(tmp_path, FIRST)
-    keys = Keys.from_file(file)
+    keys = keys_of(api_keys_file=file)
     spoil(file)
     assert keys.find(FIRST) is None
     assert keys.find("") is None
@@ -111,7 +117,7 @@ def test_all_keys_are_compared_whichever_fits(tmp_path: Path, monkeypatch: pytes
         compared.append((left, right))
         return left == right
 
-    keys = Keys.from_file(keys_in(tmp_path, f"{FIRST}\n{SECOND}"))
+    keys = keys_of(api_keys_file=keys_in(tmp_path, f"{FIRST}\n{SECOND}"))
     monkeypatch.setattr(hmac, "compare_digest", compare)
     assert (keys.find(key) is not None) == (key != "wrong")
     assert len(compared) == 2

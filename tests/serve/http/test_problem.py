@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from roadseg_serve.errors import BadKeyError, OverloadedError, RequestError
-from roadseg_serve.http.problem import Problems
+from roadseg_serve.errors import BadKeyError, NotAnImageError, OverloadedError, RequestError
+from roadseg_serve.http.problem import Problems, problem_body
 from roadseg_serve.messages import Answer, AnswerOptions
 from roadseg_serve.settings import BackpressureConfig, GateArgs
 from tests.serve.gated import UPLOAD, api_of, ask
 
 
-async def overloaded(_data: bytes, _wish: AnswerOptions) -> Answer:
+async def overloaded(_data: bytes, _options: AnswerOptions) -> Answer:
     raise OverloadedError("Too many are waiting.")
 
 
@@ -51,3 +51,13 @@ def test_an_answer_that_has_begun_is_broken_off() -> None:
     with pytest.raises(OverloadedError):
         asyncio.run(problems({"type": "http", "state": {}}, receive, send))
     assert sent == ["http.response.start"]
+
+
+def test_problem_body_is_rfc_9457() -> None:
+    assert problem_body(NotAnImageError.problem, "Send a PNG.", "7") == {
+        "type": "urn:roadseg:not-an-image",
+        "title": "Not a picture",
+        "status": 415,
+        "detail": "Send a PNG.",
+        "request_id": "7",
+    }

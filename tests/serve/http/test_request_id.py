@@ -9,13 +9,13 @@ import pytest
 from ray.serve._private.http_util import RequestIdMiddleware, validate_http_proxy_callback_return
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from roadseg_serve.http.request_id import around_ray
+from roadseg_serve.graph import ray_proxy
 from roadseg_serve.messages import Answer, AnswerOptions
 from roadseg_serve.settings import GateArgs
 from tests.serve.gated import UPLOAD, api_of, ask
 
 
-async def fail(_data: bytes, _wish: AnswerOptions) -> Answer:
+async def fail(_data: bytes, _options: AnswerOptions) -> Answer:
     await asyncio.sleep(0.1)
     raise RuntimeError
 
@@ -64,7 +64,7 @@ def test_rays_proxy_takes_it_for_its_own(sent: str | None) -> None:
 
         # As Ray's proxy does: its own, and around it what the callback names.
         wrapped: ASGIApp = RequestIdMiddleware(note)
-        for ours in validate_http_proxy_callback_return(around_ray()):
+        for ours in validate_http_proxy_callback_return(ray_proxy.middleware()):
             wrapped = ours.cls(wrapped, *ours.args, **ours.kwargs)
         return wrapped
 

@@ -19,7 +19,7 @@ from roadseg_serve.errors import (
 )
 from roadseg_serve.messages import Placement
 from roadseg_serve.models.manifest import SizeRule
-from roadseg_serve.stages.preprocess import FORMATS, MAX_JPEG_SCANS, START_OF_SCAN, Limits, decode, fit
+from roadseg_serve.stages.preprocess import FORMATS, MAX_JPEG_SCANS, START_OF_SCAN, Limits, decode, resize_and_pad
 
 LIMITS = Limits(max_upload_bytes=1_000_000, max_pixels=10_000)
 RULE = SizeRule(short_side_px=64, max_long_side_px=160, multiple_px=16)
@@ -222,14 +222,14 @@ def test_spoilt_bytes_are_the_clients_fault_or_none(kind: str) -> None:
     ],
 )
 def test_fit_sizes(frame: tuple[int, int], scaled: tuple[int, int], padded: tuple[int, int]) -> None:
-    fitted = fit(np.zeros((*frame, 3), np.uint8), RULE)
+    fitted = resize_and_pad(np.zeros((*frame, 3), np.uint8), RULE)
     assert fitted.input_HWC.shape == (*padded, 3)
     assert fitted.placement == Placement(*frame, *scaled)
 
 
 def test_fit_keeps_pixels_and_repeats_the_edge() -> None:
     image_HWC = np.random.default_rng(2).integers(0, 256, (64, 70, 3), np.uint8)
-    input_HWC = fit(image_HWC, RULE).input_HWC
+    input_HWC = resize_and_pad(image_HWC, RULE).input_HWC
     assert np.array_equal(input_HWC[:, :70], image_HWC)
     assert (input_HWC[:, 70:] == image_HWC[:, 69:70]).all()
 
@@ -238,5 +238,5 @@ def test_fit_averages_when_it_shrinks() -> None:
     # Columns alternate 0 and 200: without antialiasing the result would be one or the other.
     image_HWC = np.zeros((256, 256, 3), np.uint8)
     image_HWC[:, ::2] = 200
-    inner = fit(image_HWC, RULE).input_HWC[:, 4:-4]
+    inner = resize_and_pad(image_HWC, RULE).input_HWC[:, 4:-4]
     assert (np.abs(inner.astype(int) - 100) <= 1).all()

@@ -9,7 +9,7 @@ from ray.serve._private.http_util import convert_object_to_asgi_messages, retry_
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from roadseg_serve.http.request_id import around_ray
+from roadseg_serve.graph import ray_proxy
 from tests.serve.gated import ask
 
 
@@ -25,7 +25,7 @@ def ray_that_answers(status: int, retry_after_s: float | None = None) -> ASGIApp
 
 
 def around(app: ASGIApp) -> ASGIApp:
-    for middleware in around_ray():
+    for middleware in ray_proxy.middleware():
         app = middleware.cls(app, *middleware.args, **middleware.kwargs)
     return app
 

@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 from ray._common.formatters import JSONFormatter
-from ray.serve.schema import LoggingConfig
 from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocket
 
 from roadseg_serve.errors import ImageTooLargeError, OverloadedError
-from roadseg_serve.http.log import LogFormat, logging_config
 from roadseg_serve.messages import Answer, AnswerOptions
 from roadseg_serve.settings import GateArgs
 from tests.serve.gated import UPLOAD, api_of, ask, open_socket
@@ -47,7 +45,7 @@ def lines() -> Iterator[Lines]:
     logger.setLevel(level)
 
 
-async def fail(_data: bytes, _wish: AnswerOptions) -> Answer:
+async def fail(_data: bytes, _options: AnswerOptions) -> Answer:
     raise RuntimeError("inside")
 
 
@@ -92,7 +90,7 @@ def test_no_payload_no_key_and_no_query(lines: Lines, tmp_path: Path) -> None:
 
 
 def test_a_refusal_has_its_reason(lines: Lines) -> None:
-    async def refuse(_data: bytes, _wish: AnswerOptions) -> Answer:
+    async def refuse(_data: bytes, _options: AnswerOptions) -> Answer:
         raise ImageTooLargeError("Send a smaller one.")
 
     ask(api_of(segment=refuse), "POST", "/upload", **UPLOAD)
@@ -102,7 +100,7 @@ def test_a_refusal_has_its_reason(lines: Lines) -> None:
 
 
 def test_pressure_is_a_warning(lines: Lines) -> None:
-    async def refuse(_data: bytes, _wish: AnswerOptions) -> Answer:
+    async def refuse(_data: bytes, _options: AnswerOptions) -> Answer:
         raise OverloadedError("Try again.")
 
     ask(api_of(segment=refuse), "POST", "/upload", **UPLOAD)
@@ -132,7 +130,7 @@ def test_health_is_for_debugging_only(lines: Lines) -> None:
 
 
 def test_a_client_that_goes_away_is_no_fault(lines: Lines) -> None:
-    async def go_away(_data: bytes, _wish: AnswerOptions) -> Answer:
+    async def go_away(_data: bytes, _options: AnswerOptions) -> Answer:
         raise ClientDisconnect
 
     with pytest.raises(AssertionError):  # the test's client waits for an answer
@@ -162,9 +160,3 @@ def test_a_websocket_that_is_left_is_no_fault(lines: Lines) -> None:
     assert (fields["method"], fields["route_template"], fields["status"]) == ("WS", "/echo", 101)
     assert (fields["bytes_in"], fields["bytes_out"], fields["levelname"]) == (5, 5, "INFO")
     assert "error" not in fields
-
-
-@pytest.mark.parametrize("log_format", LogFormat)
-def test_ray_is_told_how_to_write(log_format: LogFormat) -> None:
-    config = LoggingConfig(**logging_config(log_format))
-    assert (config.encoding, config.enable_access_log) == (log_format.name, False)
