@@ -6,7 +6,6 @@ belong to `segment`. Each takes one argument, so that it can be pickled on its w
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import ClassVar
 
 
@@ -16,17 +15,22 @@ class Problem:
 
     Attributes:
         status: HTTP status.
-        type: a URN that never changes; clients may branch on it.
+        kind: never changes; clients may branch on the `type` made of it. "" if the status says it all.
         title: a few words, the same for every occurrence.
         remedy: what a client can do about it, whatever the occurrence.
         headers: sent with every answer of this kind.
     """
 
-    status: HTTPStatus
-    type: str
+    status: int
+    kind: str
     title: str
     remedy: str
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def type(self) -> str:
+        """A URN."""
+        return f"urn:roadseg:{self.kind}" if self.kind else "about:blank"
 
 
 class RoadsegError(Exception):
@@ -79,8 +83,8 @@ class BadParameterError(RequestError):
     """A query parameter has a value that the route does not take."""
 
     problem = Problem(
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        "urn:roadseg:bad-parameter",
+        422,
+        "bad-parameter",
         "Bad parameter",
         "Leave the parameter out, or send one of the values that the detail names.",
     )
@@ -90,8 +94,8 @@ class NotAcceptableError(RequestError):
     """The client accepts no media type that we can send."""
 
     problem = Problem(
-        HTTPStatus.NOT_ACCEPTABLE,
-        "urn:roadseg:not-acceptable",
+        406,
+        "not-acceptable",
         "Not acceptable",
         "Accept image/jpeg, image/png or application/json, or choose a format with ?format=.",
         {"Vary": "Accept"},
@@ -102,8 +106,8 @@ class BadUploadError(RequestError):
     """The body is not a readable multipart form."""
 
     problem = Problem(
-        HTTPStatus.BAD_REQUEST,
-        "urn:roadseg:bad-upload",
+        400,
+        "bad-upload",
         "Unreadable form",
         "Send multipart/form-data with one file: curl -F file=@road.png <url>/upload",
     )
@@ -112,70 +116,47 @@ class BadUploadError(RequestError):
 class MissingFileError(RequestError):
     """The form has no file in the field `file`."""
 
-    problem = Problem(
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        "urn:roadseg:missing-file",
-        "No file",
-        "Send the picture as a file in the field 'file'.",
-    )
+    problem = Problem(422, "missing-file", "No file", "Send the picture as a file in the field 'file'.")
 
 
 class EmptyFileError(RequestError):
     """The uploaded file has no bytes."""
 
-    problem = Problem(HTTPStatus.BAD_REQUEST, "urn:roadseg:empty-file", "Empty file", "Send a file that is not empty.")
+    problem = Problem(400, "empty-file", "Empty file", "Send a file that is not empty.")
 
 
 class NotAnImageError(RequestError):
     """The uploaded file is in none of the accepted picture formats."""
 
     problem = Problem(
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-        "urn:roadseg:not-an-image",
-        "Not a picture",
-        "Send a PNG, a JPEG or another of the formats that the detail names.",
+        415, "not-an-image", "Not a picture", "Send a PNG, a JPEG or another of the formats that the detail names."
     )
 
 
 class DamagedImageError(RequestError):
     """The uploaded picture cannot be decoded."""
 
-    problem = Problem(
-        HTTPStatus.BAD_REQUEST,
-        "urn:roadseg:damaged-image",
-        "Damaged picture",
-        "Save the picture again and send the whole file.",
-    )
+    problem = Problem(400, "damaged-image", "Damaged picture", "Save the picture again and send the whole file.")
 
 
 class UploadTooLargeError(RequestError):
     """The upload has more bytes than the server accepts."""
 
-    problem = Problem(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        "urn:roadseg:upload-too-large",
-        "Upload too large",
-        "Send a smaller picture, or compress it more.",
-    )
+    problem = Problem(413, "upload-too-large", "Upload too large", "Send a smaller picture, or compress it more.")
 
 
 class ImageTooLargeError(RequestError):
     """The picture has more pixels than the server accepts."""
 
-    problem = Problem(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        "urn:roadseg:image-too-large",
-        "Picture too large",
-        "Scale the picture down.",
-    )
+    problem = Problem(413, "image-too-large", "Picture too large", "Scale the picture down.")
 
 
 class BadKeyError(RequestError):
     """The request has no API key, or an invalid one."""
 
     problem = Problem(
-        HTTPStatus.UNAUTHORIZED,
-        "urn:roadseg:bad-key",
+        401,
+        "bad-key",
         "API key needed",
         "Send a valid API key as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'.",
         {"WWW-Authenticate": "Bearer"},
@@ -186,10 +167,7 @@ class RateLimitedError(RequestError):
     """The client has sent too many requests."""
 
     problem = Problem(
-        HTTPStatus.TOO_MANY_REQUESTS,
-        "urn:roadseg:rate-limited",
-        "Too many requests",
-        "Wait for the seconds in Retry-After, then send fewer requests.",
+        429, "rate-limited", "Too many requests", "Wait for the seconds in Retry-After, then send fewer requests."
     )
 
 
@@ -197,8 +175,8 @@ class ReceiveTimeoutError(RequestError):
     """The body arrived too slowly."""
 
     problem = Problem(
-        HTTPStatus.REQUEST_TIMEOUT,
-        "urn:roadseg:receive-timeout",
+        408,
+        "receive-timeout",
         "Body too slow",
         "Send a smaller picture, or use a faster connection.",
         {"Connection": "close"},  # nobody reads the rest of the body
@@ -208,31 +186,16 @@ class ReceiveTimeoutError(RequestError):
 class RequestTimeoutError(RequestError):
     """The answer took too long."""
 
-    problem = Problem(
-        HTTPStatus.GATEWAY_TIMEOUT,
-        "urn:roadseg:request-timeout",
-        "Answer too late",
-        "Try again later, or send a smaller picture.",
-    )
+    problem = Problem(504, "request-timeout", "Answer too late", "Try again later, or send a smaller picture.")
 
 
 class OverloadedError(RequestError):
     """Too many requests are waiting already."""
 
-    problem = Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "urn:roadseg:overloaded",
-        "Too busy",
-        "Try again after the seconds in Retry-After.",
-    )
+    problem = Problem(503, "overloaded", "Too busy", "Try again after the seconds in Retry-After.")
 
 
 class ModelUnavailableError(RequestError):
     """No model answers at the moment."""
 
-    problem = Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "urn:roadseg:model-unavailable",
-        "No model available",
-        "Try again after the seconds in Retry-After.",
-    )
+    problem = Problem(503, "model-unavailable", "No model available", "Try again after the seconds in Retry-After.")

@@ -68,5 +68,5 @@ def _problem_for(status: int, headers: Headers) -> Problem:
     if status == HTTPStatus.REQUEST_TIMEOUT:
         return RequestTimeoutError.problem
     if "Retry-After" in headers:
-        return replace(OverloadedError.problem, status=HTTPStatus(status))
+        return replace(OverloadedError.problem, status=status)
     return ModelUnavailableError.problem

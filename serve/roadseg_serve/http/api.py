@@ -3,9 +3,8 @@
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import FastAPI, Query, WebSocket
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
@@ -32,10 +31,8 @@ from roadseg_serve.http.negotiate import negotiate
 from roadseg_serve.http.openapi import (
     DESCRIPTION,
     complete_description,
-    example_response,
     fault_response,
     problem_responses,
-    status_responses,
     upload_body,
     upload_responses,
 )
@@ -79,9 +76,9 @@ ThresholdQuery = Annotated[
 class Health(BaseModel):
     """Answer of GET /health."""
 
-    status: str
-    model: str
-    version: str
+    status: Literal["ok"] = "ok"
+    model: str = Field(examples=["road-small"])
+    version: str = Field(examples=["1"])
 
 
 @dataclass(frozen=True)
@@ -112,7 +109,7 @@ def create_api(service: Service) -> FastAPI:
         KeysError: the API keys cannot be read, or there are none.
     """
     manifest = service.manifest
-    busy_status = HTTPStatus(service.args.backpressure_config.status_code)
+    busy_status = service.args.backpressure_config.status_code
     keys = read_keys(service.args.gate)
     # FastAPIOffline serves the scripts of /docs itself, so that the page works without the internet.
     api = FastAPIOffline(
@@ -167,18 +164,16 @@ def create_api(service: Service) -> FastAPI:
             socket.receive, socket.send, options, socket.state.request_id, socket.scope.get("subprotocols", [])
         )
 
-    health_example = {"status": "ok", "model": manifest.name, "version": manifest.version}
-
     @api.get(
         "/health",
         summary="Does the model answer?",
-        responses=example_response("The model has just answered.", health_example)
-        | problem_responses(ModelUnavailableError, OverloadedError, busy_status=busy_status),
+        response_description="The model has just answered.",
+        responses=problem_responses(ModelUnavailableError, OverloadedError, busy_status=busy_status),
     )
     async def health() -> Health:
         """Runs the model once on a tiny picture; 200 if it answers."""
         model = await service.pipeline.probe()
-        return Health(status="ok", model=model.name, version=model.version)
+        return Health(model=model.name, version=model.version)
 
     @api.get(
         "/v1/model",
@@ -194,7 +189,7 @@ def create_api(service: Service) -> FastAPI:
         "/v1/status",
         summary="The state of the whole server",
         response_description="Rates, quantiles and counts over the last minute, for all replicas on all nodes.",
-        responses=status_responses(),
+        responses=problem_responses(ModelUnavailableError),
     )
     async def status() -> Status:
         """The figures of the page /status: rates, latency by step, queues, replicas, refusals.

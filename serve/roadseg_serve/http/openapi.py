@@ -7,32 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from roadseg_serve.errors import BadKeyError, ModelUnavailableError, OverloadedError, Problem, RequestError
+from roadseg_serve.errors import BadKeyError, OverloadedError, Problem, RequestError
 from roadseg_serve.http.keys import OPEN_PATHS
-from roadseg_serve.http.problem import FAULT_DETAIL, PROBLEM_JSON, bare_problem, problem_body
+from roadseg_serve.http.problem import FAULT_DETAIL, PROBLEM_JSON, ProblemDocument, bare_problem, problem_body
 from roadseg_serve.messages import AnswerOptions, Format, ModelName, Placement, Prediction
 from roadseg_serve.models.manifest import Manifest
-from roadseg_serve.observe.status import DeploymentStatus, LoadedModel, Moment, Quantiles, Status
 from roadseg_serve.stages.findings import Reply, complete
 from roadseg_serve.stages.postprocess import answer
 
 Json = dict[str, Any]
 Responses = dict[int | str, Json]
 
-PROBLEM_REFERENCE = {"$ref": "#/components/schemas/Problem"}
-PROBLEM_SCHEMA: Json = {
-    "title": "Problem",
-    "description": "An error (RFC 9457); `detail` says what to do about it.",
-    "type": "object",
-    "required": ["type", "title", "status", "detail", "request_id"],
-    "properties": {
-        "type": {"type": "string", "description": "A URN for the kind of error; about:blank if status says it all."},
-        "title": {"type": "string", "description": "The kind of error in a few words."},
-        "status": {"type": "integer", "minimum": 400, "maximum": 599, "description": "The HTTP status."},
-        "detail": {"type": "string", "description": "What happened this time, and what to do about it."},
-        "request_id": {"type": "string", "description": "As in X-Request-ID; finds the request in the server's log."},
-    },
-}
 KEY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -64,7 +49,7 @@ EXAMPLE_TIMES_S = {"decode": 0.0081, "resize": 0.0024, "queue": 0.0007, "infer":
 EXAMPLE_REQUEST_ID = "9f86d081884c4d659a2feaa0c55ad015"
 VARY = _header("The answer depends on Accept.", "Accept")
 RETRY_AFTER = _header("Seconds to wait.", 1, {"type": "integer", "minimum": 0})
-PROBLEM_HEADERS: dict[HTTPStatus, Json] = {
+PROBLEM_HEADERS: dict[int, Json] = {
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": _header("How to send a key.", "Bearer")},
     HTTPStatus.NOT_ACCEPTABLE: {"Vary": VARY},
     HTTPStatus.TOO_MANY_REQUESTS: {"Retry-After": RETRY_AFTER},
@@ -121,7 +106,7 @@ def upload_body() -> Json:
     return {"required": True, "content": {"multipart/form-data": form}}
 
 
-def upload_responses(manifest: Manifest, busy_status: HTTPStatus) -> Responses:
+def upload_responses(manifest: Manifest, busy_status: int) -> Responses:
     """The answers of POST /upload.
 
     Args:
@@ -153,49 +138,19 @@ def upload_responses(manifest: Manifest, busy_status: HTTPStatus) -> Responses:
     return {int(HTTPStatus.OK): answered} | problem_responses(*RequestError.__subclasses__(), busy_status=busy_status)
 
 
-def status_responses() -> Responses:
-    """The answers of GET /v1/status."""
-    moment = Moment(time_s=1790000000.0, pictures_per_s=9.5, p95_ms=140.0, waiting=3, failed_share=0.01)
-    stage = DeploymentStatus(name="Model", state="HEALTHY", target=2, replicas={"RUNNING": 2}, working=5, waiting=3)
-    status = Status(
-        time_s=1790000000.0,
-        window_s=60.0,
-        models=[LoadedModel(name="road-small", version="2", replicas=2)],
-        pictures_per_s=9.5,
-        requests={"200": 570, "415": 24, "503": 6},
-        failed_share=0.01,
-        latency_ms={"infer": Quantiles(p50=41.3, p95=70.0), "total": Quantiles(p50=60.2, p95=140.0)},
-        batch_size=2.4,
-        refusals={"not-an-image": 24, "overloaded": 6},
-        deployments=[stage],
-        problems=[],
-        history=[moment],
-    )
-    return example_response("The current figures.", status.model_dump(mode="json")) | problem_responses(
-        ModelUnavailableError
-    )
-
-
-def problem_responses(
-    *kinds: type[RequestError], busy_status: HTTPStatus = HTTPStatus.SERVICE_UNAVAILABLE
-) -> Responses:
+def problem_responses(*kinds: type[RequestError], busy_status: int = HTTPStatus.SERVICE_UNAVAILABLE) -> Responses:
     """The answers to these errors, by status."""
-    by_status: dict[HTTPStatus, list[Problem]] = {}
+    by_status: dict[int, list[Problem]] = {}
     for kind in kinds:
         status = busy_status if kind is OverloadedError else kind.problem.status
         by_status.setdefault(status, []).append(replace(kind.problem, status=status))
-    return {int(status): _problem_response(status, by_status[status]) for status in sorted(by_status)}
+    return {status: _problem_response(status, by_status[status]) for status in sorted(by_status)}
 
 
 def fault_response() -> Responses:
     """The answer if the server has a bug."""
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     return {int(status): _problem_response(status, [bare_problem(status)], FAULT_DETAIL)}
-
-
-def example_response(description: str, example: Json) -> Responses:
-    """A JSON answer with an example."""
-    return {int(HTTPStatus.OK): {"description": description, "content": {"application/json": {"example": example}}}}
 
 
 def complete_description(document: Json, manifest: Manifest, *, needs_key: bool) -> Json:
@@ -207,7 +162,7 @@ def complete_description(document: Json, manifest: Manifest, *, needs_key: bool)
         needs_key: whether requests need an API key.
     """
     components = document["components"]
-    components["schemas"]["Problem"] = PROBLEM_SCHEMA
+    components["schemas"]["Problem"] = ProblemDocument.model_json_schema()
     model = document["paths"]["/v1/model"]["get"]["responses"]["200"]["content"]["application/json"]
     model["example"] = manifest.model_dump(mode="json", exclude_unset=True)
     if needs_key:
@@ -220,9 +175,9 @@ def complete_description(document: Json, manifest: Manifest, *, needs_key: bool)
     return document
 
 
-def _problem_response(status: HTTPStatus, problems: Sequence[Problem], detail: str | None = None) -> Json:
+def _problem_response(status: int, problems: Sequence[Problem], detail: str | None = None) -> Json:
     examples = {
-        problem.type.rsplit(":", 1)[-1]: {
+        problem.kind or "fault": {
             "summary": problem.title,
             "value": problem_body(problem, detail or problem.remedy, EXAMPLE_REQUEST_ID),
         }
@@ -230,7 +185,7 @@ def _problem_response(status: HTTPStatus, problems: Sequence[Problem], detail: s
     }
     response: Json = {
         "description": "; ".join(problem.title for problem in problems),
-        "content": {PROBLEM_JSON: {"schema": PROBLEM_REFERENCE, "examples": examples}},
+        "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}},
     }
     if status in PROBLEM_HEADERS:
         response["headers"] = PROBLEM_HEADERS[status]

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from fastapi.exceptions import ValidationException
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
@@ -23,40 +24,34 @@ BUSY = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
 FIRST_PRIVATE_CLOSE_CODE = 4000  # of a WebSocket; we add the HTTP status
 
 
-def bare_problem(status: HTTPStatus) -> Problem:
-    """A problem that is fully described by its HTTP status, such as 404; RFC 9457 gives it the type about:blank."""
-    return Problem(status, "about:blank", status.phrase, "See /docs.")
+class ProblemDocument(BaseModel):
+    """An error (RFC 9457); `detail` says what to do about it."""
+
+    model_config = ConfigDict(title="Problem")
+
+    type: str = Field(description="A URN for the kind of error; about:blank if the status says it all.")
+    title: str = Field(description="The kind of error in a few words.")
+    status: int = Field(description="The HTTP status.", ge=400, le=599)
+    detail: str = Field(description="What happened this time, and what to do about it.")
+    request_id: str = Field(description="As in X-Request-ID; finds the request in the server's log.")
+
+
+def bare_problem(status: int) -> Problem:
+    """A problem that is fully described by its HTTP status, such as 404."""
+    return Problem(status, "", HTTPStatus(status).phrase, "See /docs.")
 
 
 def problem_body(problem: Problem, detail: str, request_id: str) -> dict[str, Any]:
-    """The JSON document.
-
-    Args:
-        problem: the kind of error.
-        detail: what happened this time and what to do about it.
-        request_id: finds the request in the server's log.
-    """
-    return {
-        "type": problem.type,
-        "title": problem.title,
-        "status": int(problem.status),
-        "detail": detail,
-        "request_id": request_id,
-    }
+    """A `ProblemDocument` as JSON."""
+    return ProblemDocument(
+        type=problem.type, title=problem.title, status=problem.status, detail=detail, request_id=request_id
+    ).model_dump()
 
 
 def problem_response(
     scope: Scope, problem: Problem, detail: str, *, retry_after_s: int | str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """The HTTP response.
-
-    Args:
-        scope: of the request, with its id.
-        problem: the kind of error.
-        detail: see `problem_body`.
-        retry_after_s: sent with a status that says the server is busy.
-        headers: sent besides those of the problem.
-    """
+    """The HTTP response; a status that says "busy" carries `Retry-After`."""
     busy = {"Retry-After": str(retry_after_s)} if problem.status in BUSY else {}
     body = problem_body(problem, detail, scope["state"]["request_id"])
     sent = {**problem.headers, **busy, **(headers or {})}
@@ -112,7 +107,7 @@ class Problems:
         else:  # a bug: its text is for the log, not for the client
             problem, detail = bare_problem(HTTPStatus.INTERNAL_SERVER_ERROR), FAULT_DETAIL
         if isinstance(error, OverloadedError):
-            problem = replace(problem, status=HTTPStatus(self._backpressure.status_code))
+            problem = replace(problem, status=self._backpressure.status_code)
         if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
             close_code = FIRST_PRIVATE_CLOSE_CODE + problem.status
             await send({"type": "websocket.close", "code": close_code, "reason": problem.title})
@@ -124,7 +119,7 @@ class Problems:
 async def answer_http_exception(request: Request, error: Exception) -> JSONResponse:
     """Answer what the framework refuses, such as an unknown route."""
     assert isinstance(error, HTTPException)
-    problem = bare_problem(HTTPStatus(error.status_code))
+    problem = bare_problem(error.status_code)
     detail = f"{request.method} {request.url.path}: {error.detail}. See /docs for the routes."
     return problem_response(request.scope, problem, detail, retry_after_s=1, headers=error.headers)
 

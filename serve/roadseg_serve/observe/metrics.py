@@ -46,7 +46,7 @@ class Metrics:
 
     def note_refusal(self, error: RequestError) -> None:
         """A request was refused."""
-        self._refusals.inc(tags={"reason": _reason(error.problem)})
+        self._refusals.inc(tags={"reason": error.problem.kind})
 
 
 class RayRefusals:
@@ -61,7 +61,7 @@ class RayRefusals:
 
     def note(self, problem: Problem) -> None:
         """A request was refused."""
-        self._refusals.inc(tags={"reason": _reason(problem)})
+        self._refusals.inc(tags={"reason": problem.kind})
 
 
 class ModelMetrics:
@@ -91,7 +91,3 @@ class ModelMetrics:
     def note_batch(self, num_frames: int) -> None:
         """A batch was predicted."""
         self._batch_size.observe(num_frames)
-
-
-def _reason(problem: Problem) -> str:
-    return problem.type.rpartition(":")[2]

@@ -13,32 +13,30 @@ from pydantic import BaseModel, ConfigDict, Field
 from roadseg_serve.messages import MEDIA_TYPES, Answer, Format, ModelName, UInt8Array
 
 
-class ModelVersion(BaseModel):
-    """The model version that answered."""
-
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+class ModelVersion(_Strict):
+    """The model version that answered."""
 
     name: str
     version: str
 
 
-class RunLengths(BaseModel):
+class RunLengths(_Strict):
     """The mask as COCO's uncompressed run lengths, which `pycocotools.mask.frPyObjects` reads.
 
     Pixels are counted down the first column, then the second, and so on. `counts` are run lengths, alternately of "not
     road" and road; the first is 0 if the first pixel is road. They add up to height times width.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     size: tuple[int, int] = Field(description="Height and width, pixels.")
     counts: list[int] = Field(description="Run lengths, starting with not road.")
 
 
-class Mask(BaseModel):
+class Mask(_Strict):
     """The mask, as a picture and as run lengths."""
-
-    model_config = ConfigDict(extra="forbid")
 
     png_base64: str = Field(
         description="8-bit grey PNG in base64; 255 is road, 0 is not.", json_schema_extra={"contentEncoding": "base64"}
@@ -46,10 +44,8 @@ class Mask(BaseModel):
     rle: RunLengths
 
 
-class Findings(BaseModel):
+class Findings(_Strict):
     """The result for one picture."""
-
-    model_config = ConfigDict(extra="forbid")
 
     road_share: float = Field(ge=0, le=1, description="Fraction of the pixels that are road.")
     width: int = Field(ge=1, description="Of the upright picture and its mask, in pixels.")

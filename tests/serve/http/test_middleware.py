@@ -30,6 +30,9 @@ TRUSTED = GateArgs.model_validate({"trusted_proxies": ["10.0.0.0/8", "fd00::/8"]
         # Two proxies in a row; a request from inside.
         ("10.0.0.1", ["203.0.113.5, 198.51.100.7, 10.0.0.2"], "198.51.100.7"),
         ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+        # An entry that is no address; an empty one.
+        ("10.0.0.1", ["unknown"], "unknown"),
+        ("10.0.0.1", ["198.51.100.7, , 10.0.0.2"], "10.0.0.1"),
         ("10.0.0.1", [""], "10.0.0.1"),
     ],
 )
