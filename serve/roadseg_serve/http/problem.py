@@ -127,5 +127,8 @@ async def answer_http_exception(request: Request, error: Exception) -> JSONRespo
 async def refuse_parameters(_request: HTTPConnection, error: Exception) -> NoReturn:
     """Turn FastAPI's error about query parameters into BadParameterError."""
     assert isinstance(error, ValidationException)
-    faults = "; ".join(f"{fault['loc'][-1]}={str(fault['input'])[:50]}: {fault['msg']}" for fault in error.errors())
-    raise BadParameterError(f"{faults}. Or leave the parameter out; see /docs.") from error
+    faults: dict[str, Any] = {}
+    for fault in error.errors():  # a second one about the same parameter would only say that it is not None either
+        faults.setdefault(str(fault["loc"][1]), fault)
+    detail = "; ".join(f"{name}={str(fault['input'])[:50]}: {fault['msg']}" for name, fault in faults.items())
+    raise BadParameterError(f"{detail}. Or leave the parameter out; see /docs.") from error

@@ -63,12 +63,7 @@ class Reply(Findings):
 
 
 def findings(
-    mask_HW: UInt8Array,
-    mask_png: bytes,
-    *,
-    road_share: float,
-    threshold: float,
-    model: ModelName,
+    mask_HW: UInt8Array, mask_png: bytes, *, road_share: float, threshold: float, model: ModelName
 ) -> Findings:
     """Build the result.
 

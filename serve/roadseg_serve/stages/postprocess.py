@@ -124,13 +124,8 @@ def answer(
             assert frame.picture_HWC is not None
             body = encode_jpeg(overlay(frame.picture_HWC, mask_HW))
         case Format.JSON:
-            document = findings(
-                mask_HW,
-                encode_png(mask_HW),
-                road_share=road_share,
-                threshold=threshold,
-                model=prediction.model,
-            )
+            facts = {"road_share": road_share, "threshold": threshold}
+            document = findings(mask_HW, encode_png(mask_HW), model=prediction.model, **facts)
             body = document.model_dump_json().encode()
     return Answer(
         body=body,
