@@ -1,4 +1,4 @@
-"""Any picture through the graph, and out again in every format, checked pixel by pixel."""
+"""Any picture through the graph, in every format, checked pixel by pixel."""
 
 import base64
 import io
@@ -222,7 +222,7 @@ def test_any_picture_in_every_format(segment: Segment, name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (13, 7), (333, 217), (1242, 375), (8000, 200)])
-def test_all_formats_tell_the_same_road_at_any_size(segment: Segment, size: tuple[int, int]) -> None:
+def test_all_formats_agree_at_any_size(segment: Segment, size: tuple[int, int]) -> None:
     width, height = size
     y, x = np.mgrid[:height, :width]
     picture_HWC = np.zeros((height, width, 3), np.uint8)

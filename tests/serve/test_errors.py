@@ -10,7 +10,7 @@ from roadseg_serve.errors import RequestError
 KINDS = RequestError.__subclasses__()
 
 
-def test_every_kind_has_a_type_of_its_own() -> None:
+def test_every_error_has_its_own_type() -> None:
     types = {kind.problem.type for kind in KINDS}
     assert len(types) == len(KINDS)
     assert all(name.startswith("urn:roadseg:") for name in types)
@@ -23,6 +23,6 @@ def test_what_a_client_sent_is_never_the_servers_fault(kind: type[RequestError])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_errors_survive_the_way_between_processes(kind: type[RequestError]) -> None:
+def test_errors_survive_pickling(kind: type[RequestError]) -> None:
     copy = pickle.loads(pickle.dumps(kind("what to do")))  # noqa: S301 our own bytes
     assert (type(copy), str(copy)) == (kind, "what to do")

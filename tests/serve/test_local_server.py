@@ -23,7 +23,7 @@ def test_a_port_that_another_program_listens_on_is_refused() -> None:
 
 
 @pytest.mark.parametrize("reuse", [0, 1])  # Ray Serve's replicas listen without
-def test_a_port_is_held_after_connections_that_the_server_closed_first(reuse: int) -> None:
+def test_a_port_stays_held_after_the_server_closed_connections(reuse: int) -> None:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
         listener.bind((HOST, 0))
@@ -38,6 +38,6 @@ def test_a_port_is_held_after_connections_that_the_server_closed_first(reuse: in
 
 
 @pytest.mark.parametrize("log_format", LogFormat)
-def test_ray_is_told_how_to_write(log_format: LogFormat) -> None:
+def test_ray_accepts_the_logging_config(log_format: LogFormat) -> None:
     config = LoggingConfig(**logging_config(log_format))
     assert (config.encoding, config.enable_access_log) == (log_format.name, False)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from roadseg_serve.errors import ModelUnavailableError, OverloadedError
 from roadseg_serve.messages import Answer, AnswerOptions, Format, Frame, ModelName, Prediction
 from roadseg_serve.models.manifest import SizeRule
-from roadseg_serve.stages.pipeline import PROBE_TIMEOUT_S, probe_frame, with_queue_time
+from roadseg_serve.stages.pipeline import NO_ANSWER, PROBE_TIMEOUT_S, TOO_BUSY, probe_frame, with_queue_time
 
 
 class InProcessPipeline:
@@ -50,13 +50,11 @@ class InProcessPipeline:
         try:
             return (await asyncio.wait_for(self._predict(probe_frame(self._size_rule)), PROBE_TIMEOUT_S)).model
         except TimeoutError as error:
-            raise ModelUnavailableError(
-                f"No model answered within {PROBE_TIMEOUT_S:g} s. Try again in a moment."
-            ) from error
+            raise ModelUnavailableError(NO_ANSWER) from error
 
     async def _predict(self, frame: Frame) -> Prediction:
         if self._num_predictions >= self._max_predictions:
-            raise OverloadedError("Too many pictures are waiting. Try again in a moment.")
+            raise OverloadedError(TOO_BUSY)
         self._num_predictions += 1
         try:
             return await self._model(frame)

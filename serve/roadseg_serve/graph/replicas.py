@@ -6,20 +6,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from ray.exceptions import (
-    NodeDiedError,
-    ObjectLostError,
-    RayActorError,
-    RayError,
-    RayTaskError,
-    WorkerCrashedError,
-)
+from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayError, RayTaskError, WorkerCrashedError
 from ray.serve.exceptions import BackPressureError, RayServeException
 
 from roadseg_serve.errors import ModelUnavailableError, OverloadedError, RefitError
 from roadseg_serve.messages import Answer, AnswerOptions, Format, ModelName, Prediction
 from roadseg_serve.models.manifest import SizeRule
-from roadseg_serve.stages.pipeline import PROBE_TIMEOUT_S, probe_frame, with_queue_time
+from roadseg_serve.stages.pipeline import NO_ANSWER, PROBE_TIMEOUT_S, TOO_BUSY, probe_frame, with_queue_time
 
 # During a model change, old and new replicas run side by side, and a frame scaled for one may reach the other. With
 # equal numbers of both, every second attempt fails, so twenty in a row fail once in a million.
@@ -74,9 +67,7 @@ class ReplicaPipeline:
         try:
             return (await asyncio.wait_for(self._retry(predict), PROBE_TIMEOUT_S)).model
         except (TimeoutError, RayError) as error:
-            raise ModelUnavailableError(
-                f"No model answered within {PROBE_TIMEOUT_S:g} s. Try again in a moment."
-            ) from error
+            raise ModelUnavailableError(NO_ANSWER) from error
 
     async def _segment_once(self, data: bytes, options: AnswerOptions, size_rule: SizeRule) -> Answer:
         keep_picture = options.format is Format.OVERLAY
@@ -107,7 +98,7 @@ class ReplicaPipeline:
                 refit = getattr(error, "cause", error)  # as in `segment`
                 self._size_rule = refit.args[0]
             except BackPressureError as error:
-                raise OverloadedError("Too many pictures are waiting. Try again in a moment.") from error
+                raise OverloadedError(TOO_BUSY) from error
             except LOST as error:
                 raise ModelUnavailableError(
                     "Part of the server stopped while it worked on this request. Send it again in a moment."

@@ -17,13 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
-from roadseg_serve.errors import (
-    BadUploadError,
-    MissingFileError,
-    ModelUnavailableError,
-    OverloadedError,
-    RequestError,
-)
+from roadseg_serve.errors import BadUploadError, MissingFileError, ModelUnavailableError, OverloadedError, RequestError
 from roadseg_serve.http.headers import page_policy
 from roadseg_serve.http.keys import read_keys
 from roadseg_serve.http.middleware import middleware

@@ -9,6 +9,8 @@ from roadseg_serve.messages import Answer, AnswerOptions, Frame, ModelName, Plac
 from roadseg_serve.models.manifest import SizeRule
 
 PROBE_TIMEOUT_S = 5.0
+NO_ANSWER = f"No model answered within {PROBE_TIMEOUT_S:g} s. Try again in a moment."
+TOO_BUSY = "Too many pictures are waiting. Try again in a moment."
 
 
 class Pipeline(Protocol):

@@ -54,7 +54,7 @@ def test_time_without_work_is_queue_time() -> None:
     assert answer.times_s["queue"] >= 0.05 - 0.001
 
 
-def test_the_model_takes_so_many_and_no_more() -> None:
+def test_frames_over_the_models_limit_are_refused() -> None:
     async def ask() -> list[bytes]:
         go_on = asyncio.Event()
 
@@ -75,7 +75,7 @@ def test_the_model_takes_so_many_and_no_more() -> None:
     assert asyncio.run(ask()) == [b"mask"] * 3
 
 
-def test_a_cancelled_request_leaves_the_model() -> None:
+def test_a_cancelled_request_frees_its_place_in_the_model() -> None:
     async def ask() -> Answer:
         never = asyncio.Event()
         frames = []

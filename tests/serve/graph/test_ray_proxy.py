@@ -1,4 +1,4 @@
-"""What Ray Serve answers itself, as its own code words it, and what becomes of it."""
+"""Ray Serve's own refusals, made by its own code, become problems."""
 
 import asyncio
 from typing import Any
@@ -58,13 +58,13 @@ def test_a_refusal_becomes_a_problem(ray: tuple[int, float | None], answered: tu
         JSONResponse({"type": "urn:roadseg:overloaded"}, 503, media_type="application/problem+json"),
     ],
 )
-def test_all_else_passes_as_it_is(response: Response) -> None:
+def test_other_answers_pass_unchanged(response: Response) -> None:
     answer = ask(around(response), "GET", "/-/healthz")
     assert (answer.status_code, answer.content) == (response.status_code, response.body)
     assert answer.headers["content-type"] == response.headers["content-type"]
 
 
-def test_a_websocket_is_refused_in_its_own_words() -> None:
+def test_a_refused_websocket_gets_a_problem_too() -> None:
     sent: list[Message] = []
 
     async def receive() -> Message:

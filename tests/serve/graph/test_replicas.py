@@ -1,4 +1,4 @@
-"""What the pipeline over replicas does about stages that are full, lost or of another version; stages by hand."""
+"""The pipeline over replicas, with stages by hand that are full, lost or of another version."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -58,7 +58,7 @@ def pipeline_of(model: Callable[[Frame], Awaitable[Prediction]]) -> ReplicaPipel
     return ReplicaPipeline(HandleStub(preprocess), HandleStub(model), HandleStub(postprocess), size_rule=OLD_RULE)
 
 
-def test_a_frame_that_meets_the_next_version_is_fitted_anew() -> None:
+def test_a_frame_that_meets_another_version_is_resized_again() -> None:
     pipeline = pipeline_of(predict_as(NEW, NEW_RULE))
     assert asyncio.run(pipeline.segment(b"", AnswerOptions())).model == NEW
 
@@ -67,7 +67,7 @@ def test_health_follows_the_version_too() -> None:
     assert asyncio.run(pipeline_of(predict_as(NEW, NEW_RULE)).probe()) == NEW
 
 
-def test_both_versions_answer_while_they_change_places() -> None:
+def test_both_versions_answer_during_a_model_change() -> None:
     old, new = predict_as(OLD, OLD_RULE), predict_as(NEW, NEW_RULE)
     # The first upload meets the new one with the old rule, then the old one with the new rule, then the old one again.
     replicas = iter([new, old, old, new, new])
@@ -82,7 +82,7 @@ def test_both_versions_answer_while_they_change_places() -> None:
     assert asyncio.run(ask()) == [OLD, NEW]
 
 
-def test_a_model_that_always_differs_is_a_problem_and_no_endless_loop() -> None:
+def test_a_model_that_always_differs_does_not_loop_forever() -> None:
     rules = iter(SizeRule(short_side_px=16 + i, max_long_side_px=64, multiple_px=16) for i in range(1000))
 
     async def predict(_frame: Frame) -> Prediction:
@@ -92,7 +92,7 @@ def test_a_model_that_always_differs_is_a_problem_and_no_endless_loop() -> None:
         asyncio.run(pipeline_of(predict).segment(b"", AnswerOptions()))
 
 
-def test_a_full_stage_is_told_so() -> None:
+def test_a_full_queue_is_an_overload() -> None:
     async def predict(_frame: Frame) -> Prediction:
         raise BackPressureError(num_queued_requests=9, max_queued_requests=9)
 
@@ -101,7 +101,7 @@ def test_a_full_stage_is_told_so() -> None:
 
 
 @pytest.mark.parametrize("lost", [ActorDiedError(), WorkerCrashedError(), RayServeException("an upstream actor died")])
-def test_a_replica_that_ends_while_it_works_is_told_and_not_tried_again(lost: Exception) -> None:
+def test_a_lost_replica_is_reported_and_not_retried(lost: Exception) -> None:
     asked = []
 
     async def predict(_frame: Frame) -> Prediction:
@@ -113,7 +113,7 @@ def test_a_replica_that_ends_while_it_works_is_told_and_not_tried_again(lost: Ex
     assert len(asked) == 1
 
 
-def test_a_fault_of_another_process_comes_out_as_it_is() -> None:
+def test_an_error_of_another_process_is_unwrapped() -> None:
     fault = DamagedImageError("Save it again.")
 
     async def predict(_frame: Frame) -> Prediction:
@@ -131,7 +131,7 @@ def test_only_an_overlay_carries_the_picture() -> None:
     assert asyncio.run(pipeline.segment(b"", AnswerOptions(Format.OVERLAY))).body == b"overlay"
 
 
-def test_what_is_no_work_is_waiting() -> None:
+def test_time_without_work_is_queue_time() -> None:
     async def predict(frame: Frame) -> Prediction:
         await asyncio.sleep(0.05)  # no stage calls this work
         return await predict_as(OLD, frame.size_rule)(frame)
@@ -141,7 +141,7 @@ def test_what_is_no_work_is_waiting() -> None:
     assert answer.times_s["queue"] >= 0.05 - 0.001
 
 
-def test_what_was_asked_for_is_given_up_with_the_request() -> None:
+def test_a_cancelled_request_cancels_its_calls() -> None:
     given_up = []
 
     class Call:

@@ -1,4 +1,4 @@
-"""The access log: what a line has, and what it never has."""
+"""The access log: what a line contains, and what it never contains."""
 
 import json
 import logging
@@ -89,7 +89,7 @@ def test_no_payload_no_key_and_no_query(lines: Lines, tmp_path: Path) -> None:
     assert key_ids == ["d0c04f4b"] * 3 + [None] * 3
 
 
-def test_a_refusal_has_its_reason(lines: Lines) -> None:
+def test_a_refusal_logs_its_reason(lines: Lines) -> None:
     async def refuse(_data: bytes, _options: AnswerOptions) -> Answer:
         raise ImageTooLargeError("Send a smaller one.")
 
@@ -99,7 +99,7 @@ def test_a_refusal_has_its_reason(lines: Lines) -> None:
     assert "exc_text" not in fields
 
 
-def test_pressure_is_a_warning(lines: Lines) -> None:
+def test_an_overload_is_a_warning(lines: Lines) -> None:
     async def refuse(_data: bytes, _options: AnswerOptions) -> Answer:
         raise OverloadedError("Try again.")
 
@@ -108,7 +108,7 @@ def test_pressure_is_a_warning(lines: Lines) -> None:
     assert (fields["status"], fields["error"], fields["levelname"]) == (503, "OverloadedError", "WARNING")
 
 
-def test_a_fault_of_ours_has_its_traceback(lines: Lines) -> None:
+def test_a_bug_is_logged_with_its_traceback(lines: Lines) -> None:
     response = ask(api_of(segment=fail), "POST", "/upload", headers={"X-Request-ID": "seven"}, **UPLOAD)
     fields = lines.only()
     assert (fields["status"], fields["error"], fields["levelname"]) == (500, "RuntimeError", "ERROR")
@@ -118,18 +118,18 @@ def test_a_fault_of_ours_has_its_traceback(lines: Lines) -> None:
     assert "inside" not in response.text
 
 
-def test_a_route_that_is_not_there_has_no_template(lines: Lines) -> None:
+def test_an_unknown_route_has_no_template(lines: Lines) -> None:
     ask(api_of(), "GET", "/nowhere")
     fields = lines.only()
     assert (fields["status"], fields["route_template"]) == (404, None)
 
 
-def test_health_is_for_debugging_only(lines: Lines) -> None:
+def test_health_is_logged_at_level_debug(lines: Lines) -> None:
     ask(api_of(), "GET", "/health")
     assert lines.only()["levelname"] == "DEBUG"
 
 
-def test_a_client_that_goes_away_is_no_fault(lines: Lines) -> None:
+def test_a_client_that_disconnects_is_not_an_error(lines: Lines) -> None:
     async def go_away(_data: bytes, _options: AnswerOptions) -> Answer:
         raise ClientDisconnect
 
@@ -146,7 +146,7 @@ def test_a_websocket_has_a_line_too(lines: Lines, tmp_path: Path) -> None:
     assert (fields["method"], fields["status"], fields["error"]) == ("WS", 401, "BadKeyError")
 
 
-def test_a_websocket_that_is_left_is_no_fault(lines: Lines) -> None:
+def test_a_websocket_that_disconnects_is_not_an_error(lines: Lines) -> None:
     api = api_of()
 
     @api.websocket("/echo")

@@ -1,4 +1,4 @@
-"""The HTTP contract over a service that answers by hand; no Ray, no model."""
+"""The HTTP contract over a pipeline written by hand; no Ray, no model."""
 
 import asyncio
 import io
@@ -116,19 +116,19 @@ def options_of(service: dict[str, Any], query: str = "", accept: str | None = "*
         ("?colour=red", None, AnswerOptions()),  # what we do not know is not ours
     ],
 )
-def test_format_and_accept_and_threshold_are_a_wish(
+def test_format_accept_and_threshold_become_options(
     service: dict[str, Any], query: str, accept: str | None, options: AnswerOptions
 ) -> None:
     assert options_of(service, query, accept) == options
 
 
-def test_an_accept_header_may_be_in_parts(service: dict[str, Any]) -> None:
+def test_several_accept_headers_count_as_one(service: dict[str, Any]) -> None:
     headers = [("accept", "image/jpeg;q=0.5"), ("accept", "image/png;q=0.6")]
     response = ask(service, "POST", "/upload", files={"file": b"x"}, headers=headers)
     assert response.headers["content-type"] == "image/png"
 
 
-def test_an_accept_that_nothing_satisfies(service: dict[str, Any]) -> None:
+def test_an_accept_header_that_nothing_satisfies(service: dict[str, Any]) -> None:
     response = ask(service, "POST", "/upload", files={"file": b"x"}, headers={"accept": "image/webp"})
     assert problem(response) == (406, "urn:roadseg:not-acceptable")
     assert "image/jpeg, image/png, application/json" in response.json()["detail"]
@@ -156,7 +156,7 @@ def test_bad_parameters(service: dict[str, Any], query: str, remedy: str) -> Non
     assert remedy in response.json()["detail"]
 
 
-def test_a_bad_parameter_is_not_told_back_at_length(service: dict[str, Any]) -> None:
+def test_a_long_bad_parameter_is_cut_in_the_answer(service: dict[str, Any]) -> None:
     assert len(ask(service, "POST", f"/upload?format={'x' * 9000}").json()["detail"]) < 300
 
 
@@ -189,7 +189,7 @@ def test_malformed_uploads(service: dict[str, Any], options: dict[str, Any], exp
     assert problem(ask(service, "POST", "/upload", **options)) == expected
 
 
-def test_a_client_that_goes_away_is_no_fault_of_ours(service: dict[str, Any]) -> None:
+def test_a_client_that_disconnects_is_not_a_bug(service: dict[str, Any]) -> None:
     refusals: list[RequestError] = []
     api = api_of(**service | {"note_refusal": refusals.append})
     scope = {
@@ -210,14 +210,16 @@ def test_a_client_that_goes_away_is_no_fault_of_ours(service: dict[str, Any]) ->
     assert [type(refusal) for refusal in refusals] == [BadUploadError]
 
 
-def test_an_announced_length_over_the_limit_is_refused_unread(service: dict[str, Any]) -> None:
+def test_a_content_length_over_the_limit_is_refused_unread(service: dict[str, Any]) -> None:
     headers = {"content-length": str(10**12), "content-type": "multipart/form-data; boundary=b"}
     response = ask(service, "POST", "/upload", content=b"", headers=headers)
     assert problem(response) == (413, "urn:roadseg:upload-too-large")
 
 
 @pytest.mark.parametrize("announced", [{}, {"content-length": "10"}, {"content-length": "-1"}, {"content-length": "x"}])
-def test_a_length_that_is_not_announced_or_a_lie_is_cut_off(service: dict[str, Any], announced: dict[str, str]) -> None:
+def test_a_body_with_a_missing_or_wrong_content_length_is_cut_off(
+    service: dict[str, Any], announced: dict[str, str]
+) -> None:
     sent_bytes = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -243,7 +245,7 @@ def test_every_refusal_is_a_problem(service: dict[str, Any], kind: type[RequestE
     assert response.json()["detail"] == "what to do"
 
 
-def test_a_fault_of_ours_is_a_500_without_its_inside(service: dict[str, Any]) -> None:
+def test_a_bug_is_a_500_that_hides_its_cause(service: dict[str, Any]) -> None:
     async def fail(_data: bytes, _options: AnswerOptions) -> Answer:
         raise RuntimeError("inside")
 
@@ -315,7 +317,7 @@ def test_model_is_the_manifest(service: dict[str, Any], red_artefact: Path) -> N
     assert ask(service, "GET", "/v1/model").json() == manifest
 
 
-def test_the_page_needs_nothing_from_elsewhere(service: dict[str, Any]) -> None:
+def test_the_page_loads_nothing_from_other_hosts(service: dict[str, Any]) -> None:
     response = ask(service, "GET", "/")
     assert response.headers["content-type"].startswith("text/html")
     assert "://" not in response.text
@@ -358,14 +360,14 @@ def test_openapi_describes_every_route_and_answer(document: Any) -> None:
                 assert all(header["description"] for header in response.get("headers", {}).values())
 
 
-def test_openapi_refers_only_to_what_it_holds(document: Any) -> None:
+def test_openapi_references_exist(document: Any) -> None:
     for reference in references(document):
         part = document
         for name in reference.removeprefix("#/").split("/"):
             part = part[name]
 
 
-def test_openapi_examples_are_of_their_schemas(document: Any) -> None:
+def test_openapi_examples_match_their_schemas(document: Any) -> None:
     checked = 0
     for operation in (operation for path in document["paths"].values() for operation in path.values()):
         for response in operation["responses"].values():
@@ -379,7 +381,7 @@ def test_openapi_examples_are_of_their_schemas(document: Any) -> None:
     assert checked > len(RequestError.__subclasses__())
 
 
-def test_the_example_of_a_picture_is_one(document: Any) -> None:
+def test_the_example_picture_opens(document: Any) -> None:
     form = document["paths"]["/upload"]["post"]["requestBody"]["content"]["multipart/form-data"]
     picture = Image.open(io.BytesIO(form["example"]["file"].encode()))
     assert picture.size == (8, 6)
@@ -387,7 +389,7 @@ def test_the_example_of_a_picture_is_one(document: Any) -> None:
     assert picture.convert("RGB").getpixel((0, 0)) == (140, 180, 255)  # sky
 
 
-def test_the_example_of_an_answer_is_true(document: Any) -> None:
+def test_the_example_answer_is_right(document: Any) -> None:
     answer = document["paths"]["/upload"]["post"]["responses"]["200"]["content"]["application/json"]["example"]
     assert (answer["width"], answer["height"], answer["threshold"]) == (8, 6, 0.5)
     # The threshold of the red model is 0.5: five ninths of a pixel or more are road.
@@ -395,7 +397,7 @@ def test_the_example_of_an_answer_is_true(document: Any) -> None:
     assert answer["mask"]["rle"] == {"size": [6, 8], "counts": [11, 1, 4, 2, 2, 4, 2, 4, 4, 2, 5, 1, 6]}
 
 
-def test_the_page_of_the_docs_needs_no_other_host(service: dict[str, Any]) -> None:
+def test_the_docs_page_loads_nothing_from_other_hosts(service: dict[str, Any]) -> None:
     sources = re.findall(r'(?:src|href)="([^"]+)"', ask(service, "GET", "/docs").text)
     assert len(sources) >= 2  # a script and its style
     for source in sources:

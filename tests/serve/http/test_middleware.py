@@ -1,4 +1,4 @@
-"""Which address a client has: the one in the log, and the one that the rate limit counts."""
+"""The address of a client behind proxies, as it appears in the log."""
 
 import asyncio
 import logging
@@ -42,7 +42,7 @@ def test_the_client_is_the_last_address_before_the_trusted_proxies(
     assert address_in_log(peer, forwarded, TRUSTED, caplog) == expected
 
 
-def test_without_trusted_proxies_nobody_is_believed(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_trusted_proxies_the_header_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
     assert address_in_log("127.0.0.1", ["198.51.100.7"], GateArgs(), caplog) == "127.0.0.1"
 
 

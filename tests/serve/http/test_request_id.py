@@ -1,4 +1,4 @@
-"""One id for a request, everywhere."""
+"""A request has the same id everywhere."""
 
 import asyncio
 import re
@@ -27,7 +27,7 @@ def test_a_client_gets_its_own_id_back(sent: str) -> None:
 
 
 @pytest.mark.parametrize("sent", [None, b"", b"x" * 129, b"a b", b"\xe9", b"a\tb", b'{"a": "b"}'])
-def test_what_is_no_id_is_replaced(sent: bytes | None) -> None:
+def test_an_unsafe_id_is_replaced(sent: bytes | None) -> None:
     headers = {} if sent is None else {"X-Request-ID": sent}
     ids = {ask(api_of(), "GET", "/health", headers=headers).headers["x-request-id"] for _ in range(2)}
     assert len(ids) == 2
@@ -45,7 +45,9 @@ def test_what_is_no_id_is_replaced(sent: bytes | None) -> None:
         ("POST", "/upload", 504, {"gate": {"request_timeout_s": 0.01}, **UPLOAD}),
     ],
 )
-def test_every_refusal_carries_it_twice(method: str, path: str, status: int, options: dict[str, Any]) -> None:
+def test_every_refusal_has_the_id_in_header_and_body(
+    method: str, path: str, status: int, options: dict[str, Any]
+) -> None:
     gate = GateArgs.model_validate(options.pop("gate", {}))
     response = ask(api_of(gate, fail), method, path, headers={"X-Request-ID": "seven"}, **options)
     assert response.status_code == status
@@ -54,7 +56,7 @@ def test_every_refusal_carries_it_twice(method: str, path: str, status: int, opt
 
 
 @pytest.mark.parametrize("sent", ["mine", "not mine", None])
-def test_rays_proxy_takes_it_for_its_own(sent: str | None) -> None:
+def test_rays_proxy_uses_the_same_id(sent: str | None) -> None:
     seen = []
 
     def around(app: ASGIApp) -> ASGIApp:
@@ -74,7 +76,7 @@ def test_rays_proxy_takes_it_for_its_own(sent: str | None) -> None:
     assert response.json()["request_id"] == seen[0]
 
 
-def test_many_at_once_each_keep_their_own() -> None:
+def test_concurrent_requests_keep_their_ids() -> None:
     async def ask_all() -> list[str]:
         transport = httpx.ASGITransport(api_of())
         async with httpx.AsyncClient(transport=transport, base_url="http://roadseg") as client:
