@@ -35,9 +35,7 @@ def run(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
-    log_format: Annotated[
-        LogFormat, typer.Option(help="Of the lines in /tmp/ray/session_latest/logs/serve.")
-    ] = LogFormat.TEXT,
+    log_format: Annotated[LogFormat, typer.Option(help="Of the lines in /tmp/ray/session_latest/logs/serve.")] = "text",
     metrics_port: Annotated[
         int | None,
         typer.Option(

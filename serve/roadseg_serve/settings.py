@@ -5,7 +5,6 @@ read, and its errors would have to be turned into one line with the file's name 
 """
 
 import math
-from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,15 +19,10 @@ Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+LogFormat = Literal["text", "json"]
+
 # Each health check also refreshes the metric of the loaded model (`ModelMetrics.note_loaded`); Ray exports every 10 s.
 MODEL_HEALTH_CHECK_PERIOD_S = 5.0
-
-
-class LogFormat(StrEnum):
-    """How log lines are written."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 class Settings(BaseModel):
@@ -112,6 +106,12 @@ class StageArgs(Settings):
     def most_replicas(self) -> int:
         """The most replicas outside an update."""
         return self.num_replicas or (self.autoscaling_config.max_replicas if self.autoscaling_config else 1)
+
+    @property
+    def most_cpus(self) -> float:
+        """CPUs of all replicas during an update."""
+        extra = math.ceil(self.most_replicas * self.max_surge_percent / 100)
+        return (self.most_replicas + extra) * self.num_cpus
 
     def deployment_options(self) -> dict[str, Any]:
         """Arguments of `serve.deployment`."""
@@ -256,15 +256,8 @@ class AppArgs(Settings):
     @property
     def num_cpus(self) -> int:
         """Whole CPUs that Ray needs for all replicas, including the extra ones during an update."""
-        stages = (
-            [self.predict] if self.form == "fused" else [self.ingress, self.preprocess, self.predict, self.postprocess]
-        )
-        return math.ceil(
-            sum(
-                (stage.most_replicas + math.ceil(stage.most_replicas * stage.max_surge_percent / 100)) * stage.num_cpus
-                for stage in stages
-            )
-        )
+        staged = [self.ingress, self.preprocess, self.predict, self.postprocess]
+        return math.ceil(sum(stage.most_cpus for stage in (staged if self.form == "staged" else [self.predict])))
 
 
 def listens_itself(args: AppArgs) -> bool:

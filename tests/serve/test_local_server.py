@@ -1,6 +1,7 @@
 """A server on this machine: its port, and its log."""
 
 import socket
+from typing import get_args
 
 import pytest
 from ray.serve.schema import LoggingConfig
@@ -37,7 +38,7 @@ def test_a_port_stays_held_after_the_server_closed_connections(reuse: int) -> No
     check_port(HOST, port)  # nobody listens there
 
 
-@pytest.mark.parametrize("log_format", LogFormat)
+@pytest.mark.parametrize("log_format", get_args(LogFormat))
 def test_ray_accepts_the_logging_config(log_format: LogFormat) -> None:
     config = LoggingConfig(**logging_config(log_format))
-    assert (config.encoding, config.enable_access_log) == (log_format.name, False)
+    assert (config.encoding, config.enable_access_log) == (log_format.upper(), False)

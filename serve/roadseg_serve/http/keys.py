@@ -105,7 +105,7 @@ def _parse(text: str, source: str) -> tuple[str, ...]:
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     keys = [key.strip() for line in lines for key in line.split(",") if key.strip()]
     if not keys:
-        raise KeysError(f"{source} has no API key; write one per line")
+        raise KeysError(f"{source} holds no API key; write one per line")
     for number, key in enumerate(keys, 1):
         if not ACCEPTED.fullmatch(key):
             raise KeysError(f"API key {number} in {source} has a character that no header can carry; use visible ASCII")
