@@ -1,10 +1,10 @@
-"""How serving follows the load: a profile of uploads at a real deployment, and what the autoscaler made of it.
+"""Measure autoscaling: send a profile of uploads to a deployment and draw how the replicas follow.
 
     .venv/dev/bin/python -m bench.autoscale --url http://localhost:5000 --prometheus http://localhost:9090 --out scaling
 
-beside `ci/serve --observe --config …` with an `autoscaling_config`; or at any cluster, where `--prometheus` is the one
-that scrapes it (`kubectl port-forward` leads there). The load is open: uploads are sent when the profile says so,
-whether or not the ones before were answered. Reaction times are as fine as Ray reports (10 s) and Prometheus scrapes.
+Run it against `ci/serve --observe --config …` with an `autoscaling_config`, or against a cluster; `--prometheus` must
+scrape it (use `kubectl port-forward`). The load is open-loop: uploads are sent on schedule, whether or not earlier ones
+have been answered. Reaction times are limited by Ray's reports (every 10 s) and Prometheus' scrape interval.
 """
 
 import io
@@ -26,23 +26,23 @@ import typer
 from bench.load import draw_road, file_of
 from tests.prometheus import ask
 
-# When it was due and how long it took, in seconds; its status, 0 where none came.
+# When it was due and how long it took, in seconds; its HTTP status, or 0 without a response.
 Upload = tuple[float, float, int]
 
-NUM_CLIENTS = 128  # uploads under way at most; beyond them the load is no longer what was offered
+NUM_CLIENTS = 128  # concurrent uploads; above this limit the load is lower than the profile
 TIMEOUT_S = 60
 STEP_S = 5  # between two points of the figure
-SETTLE_S = 20  # for Ray's last report, and its scrape
+SETTLE_S = 20  # for Ray's last report and the scrape after it
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the profile, in which the rate goes from one value to another.
+    """A part of the profile, in which the rate changes linearly.
 
     Attributes:
-        name: a word.
-        duration_s: of it.
-        rates: uploads per second at its start and at its end, as multiples of the base rate.
+        name: of the phase.
+        duration_s: length of the phase.
+        rates: uploads per second at its start and end, as multiples of the base rate.
     """
 
     name: str
@@ -60,9 +60,9 @@ PROFILE = (
     Phase("spike", 15, (3, 3)),
     Phase("idle", 80, (0, 0)),
 )
-LOADS = ("ramp", "step", "spike")  # those whose reaction is measured
+LOADS = ("ramp", "step", "spike")  # phases whose reaction is measured
 
-# What is asked of Prometheus; SELECTOR stands for the labels of the deployment with the model.
+# PromQL; SELECTOR stands for the labels of the deployment with the model, PLACE for those of the release.
 QUERIES = {
     "desired": "max(ray_serve_autoscaling_desired_replicas{SELECTOR})",
     "target": "max(ray_serve_autoscaling_target_replicas{SELECTOR})",
@@ -74,12 +74,12 @@ QUERIES = {
 
 @dataclass
 class Measurement:
-    """What was offered, and what came of it.
+    """The load and the reaction to it.
 
     Attributes:
-        phases: name and start of each, in seconds since the first.
-        uploads: by when they were due.
-        series: of each query, times in seconds and values.
+        phases: name and start of each phase, in seconds since the first.
+        uploads: all uploads, by when they were due.
+        series: time in seconds and value of each point, by query.
     """
 
     phases: list[tuple[str, float]] = field(default_factory=list)
@@ -88,15 +88,15 @@ class Measurement:
 
 
 def main(
-    prometheus: Annotated[str, typer.Option(help="Root of the Prometheus that scrapes the server.")],
-    out: Annotated[Path, typer.Option(help="Folder for the figure and the numbers.")],
-    url: Annotated[str, typer.Option(help="Root of the server.")] = "http://localhost:5000",
-    host: Annotated[str | None, typer.Option(help="Host header, where an ingress controller goes by it.")] = None,
-    namespace: Annotated[str, typer.Option(help="Of the release; of ci/serve --observe: local.")] = "local",
-    release: Annotated[str, typer.Option()] = "roadseg",
-    rate: Annotated[float, typer.Option(min=0.1, help="Uploads per second of the step.")] = 6.0,
+    prometheus: Annotated[str, typer.Option(help="URL of the Prometheus that scrapes the server.")],
+    out: Annotated[Path, typer.Option(help="Output folder for the figure and the data.")],
+    url: Annotated[str, typer.Option(help="URL of the server.")] = "http://localhost:5000",
+    host: Annotated[str | None, typer.Option(help="Host header, if an ingress controller routes by it.")] = None,
+    namespace: Annotated[str, typer.Option(help="Namespace of the release; local for ci/serve --observe.")] = "local",
+    release: Annotated[str, typer.Option(help="Name of the release.")] = "roadseg",
+    rate: Annotated[float, typer.Option(min=0.1, help="Base rate: uploads per second of the step.")] = 6.0,
 ) -> None:
-    """Offer the profile, ask Prometheus, draw. A key is taken from ROADSEG_API_KEY."""
+    """Send the profile, query Prometheus and draw the figure. ROADSEG_API_KEY may hold an API key."""
     headers = {"Host": host} if host else {}
     if key := os.environ.get("ROADSEG_API_KEY"):
         headers["X-API-Key"] = key
@@ -112,7 +112,7 @@ def main(
 
 
 def sending_times(profile: Sequence[Phase], rate: float) -> list[float]:
-    """When the uploads of a profile are due, in seconds: each where the area under the rate has grown by one."""
+    """When the uploads of a profile are due, in seconds: one whenever the integral of the rate has grown by one."""
     times_s, start_s, area = [], 0.0, 0.0
     for phase in profile:
         steps = round(100 * phase.duration_s)
@@ -127,7 +127,7 @@ def sending_times(profile: Sequence[Phase], rate: float) -> list[float]:
 
 
 def offer(url: str, headers: Mapping[str, str], rate: float) -> Measurement:
-    """Send the profile's uploads, each at its time."""
+    """Send the uploads of the profile on schedule."""
     measurement = Measurement()
     start_s = 0.0
     for phase in PROFILE:
@@ -159,7 +159,7 @@ def offer(url: str, headers: Mapping[str, str], rate: float) -> Measurement:
 
 
 def look_up(prometheus: str, place: str, start_s: float, end_s: float) -> dict[str, list[tuple[float, float]]]:
-    """What Prometheus knows of the time between, in seconds since its start."""
+    """Query Prometheus for the time from `start_s` to `end_s` (Unix time); the result counts seconds from `start_s`."""
     series = {}
     for name, query in QUERIES.items():
         expression = query.replace("SELECTOR", f'{place}, deployment=~"Model|Fused"').replace("PLACE", place)
@@ -170,20 +170,20 @@ def look_up(prometheus: str, place: str, start_s: float, end_s: float) -> dict[s
 
 
 def reaction_s(series: Sequence[tuple[float, float]], start_s: float, end_s: float) -> float | None:
-    """Seconds from a load's start until a series first rises above what it was then; None where it does not."""
+    """Seconds from the start of a load until a series rises above its value at the start, or None if it does not."""
     before = [value for at_s, value in series if at_s <= start_s]
     level = before[-1] if before else 0.0
     return next((at_s - start_s for at_s, value in series if start_s < at_s < end_s and value > level), None)
 
 
 def quantile_s(uploads: Sequence[Upload], share: float) -> float:
-    """Seconds within which this share of those that were answered were, linear between two; nan where none was."""
+    """A quantile of the latency of answered uploads, interpolated; nan if none was answered."""
     times_s = [duration_s for _, duration_s, status in uploads if status == 200]
     return float(np.quantile(times_s, share)) if times_s else math.nan
 
 
 def in_steps(uploads: Sequence[Upload], end_s: float) -> list[list[Upload]]:
-    """The uploads by the step of the figure in which they were due; the last step is that of the end."""
+    """The uploads, grouped by the figure's time step in which they were due; the last step contains `end_s`."""
     steps: list[list[Upload]] = [[] for _ in range(int(end_s / STEP_S) + 1)]
     for upload in uploads:
         steps[int(upload[0] / STEP_S)].append(upload)
@@ -191,7 +191,7 @@ def in_steps(uploads: Sequence[Upload], end_s: float) -> list[list[Upload]]:
 
 
 def table(measurement: Measurement) -> str:
-    """Reactions and failures by load, in Markdown."""
+    """A Markdown table of reactions and failures by load."""
     lines = [
         "| load | desired after | target | replica ready | pod | uploads | not answered | p50, p95 |",
         "|---" * 8 + "|",
@@ -213,13 +213,13 @@ def table(measurement: Measurement) -> str:
 
 
 def draw(measurement: Measurement) -> str:
-    """The figure, as SVG: offered load, replicas, requests in the system, and latency over time."""
+    """The figure as SVG: load, replicas, requests in the system and latency over time."""
     import matplotlib as mpl  # noqa: PLC0415  # takes a second to import
 
     mpl.use("svg")
     from matplotlib import pyplot  # noqa: PLC0415
 
-    mpl.rcParams["svg.hashsalt"] = "roadseg"  # the same numbers make the same file
+    mpl.rcParams["svg.hashsalt"] = "roadseg"  # makes the file reproducible
     figure, rows = pyplot.subplots(4, 1, sharex=True, figsize=(9, 8), layout="constrained")
     sent_s = [at_s for at_s, _, _ in measurement.uploads]
     end_s = max(sent_s[-1], *(series[-1][0] for series in measurement.series.values() if series))

@@ -1,8 +1,9 @@
-"""Milliseconds per image of one model version in every engine that this machine can run, by batch and threads.
+"""Compare all engines that this machine can run: milliseconds per image by batch size and threads.
 
-Also how far their answers differ, and the installed size of the serving environment. All settings take turns, so that
-what else the machine does falls on all alike: the ratios are what counts. Needs the development environment, which has
-all of them. Example: .venv/dev/bin/python bench/engines.py --model models/road-small/1 --threads 1 --threads 2
+    .venv/dev/bin/python bench/engines.py --model models/road-small/1 --threads 1 --threads 2
+
+Also prints how much their results differ and the size of the serving environment. All settings run in turns, so that
+other load affects them equally: trust the ratios rather than the times. Needs the development environment.
 """
 
 import statistics
@@ -21,7 +22,7 @@ from roadseg_serve.messages import UInt8Array
 from roadseg_serve.models import artefact
 from roadseg_serve.models.artefact import Artefact
 
-# Threads, images in one call, engine.
+# Threads, batch size, engine.
 Setting = tuple[int, int, str]
 
 BATCHES = (1, 8)
@@ -30,14 +31,14 @@ SERVE_LIMIT_GB = 1.0
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Model version, as for roadseg-serve.")] = "bundled:small",
-    threads: Annotated[list[int] | None, typer.Option(min=1, help="Threads of one call; may be repeated.")] = None,
-    batch: Annotated[list[int] | None, typer.Option(min=1, help="Images in one call; may be repeated.")] = None,
-    height: Annotated[int, typer.Option(min=16, help="Of an image.")] = 368,
-    width: Annotated[int, typer.Option(min=16, help="Of an image.")] = 480,
-    repeats: Annotated[int, typer.Option(min=1, help="Turns; the median of them is printed.")] = 10,
+    model: Annotated[str, typer.Option(help="Model version, as in roadseg-serve.")] = "bundled:small",
+    threads: Annotated[list[int] | None, typer.Option(min=1, help="Threads; may be repeated.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Batch size; may be repeated.")] = None,
+    height: Annotated[int, typer.Option(min=16, help="Image height in pixels.")] = 368,
+    width: Annotated[int, typer.Option(min=16, help="Image width in pixels.")] = 480,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; prints their median.")] = 10,
 ) -> None:
-    """Print ms per image by threads, batch and engine, beside OpenVINO in float32 with the first of both."""
+    """Print ms per image by threads, batch size and engine, and the speed relative to the first row."""
     version = artefact.read(artefact.resolve(model))
     shape = (max(batch or BATCHES), height, width, 3)
     image_BHWC = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -53,7 +54,7 @@ def main(
 
 
 def create_engines(version: Artefact, *, num_threads: int) -> dict[str, Engine]:
-    """Every engine that has a program in this version; torch on the CPU, and on a GPU where there is one."""
+    """Create every engine that this version has a program for; torch on the CPU and, if there is one, on the GPU."""
     files = version.manifest.files
     names: list[EngineName] = [name for name in get_args(EngineName) if program_of(name, gpu=False) in files]
     engines = {str(name): create_engine(name, version, num_threads=num_threads) for name in names}
@@ -63,8 +64,8 @@ def create_engines(version: Artefact, *, num_threads: int) -> dict[str, Engine]:
 
 
 def report(runs: Mapping[Setting, Callable[[], UInt8Array]], *, repeats: int) -> None:
-    """Measure the runs in turns and print their medians beside the first one's."""
-    answers = {setting: run().astype(int) for setting, run in runs.items()}  # warm-up too
+    """Measure the runs in turns and print their medians and their speed relative to the first."""
+    answers = {setting: run().astype(int) for setting, run in runs.items()}  # also warms up
     times_ms: dict[Setting, list[float]] = {setting: [] for setting in runs}
     for _ in range(repeats):
         for setting, run in runs.items():
@@ -79,7 +80,7 @@ def report(runs: Mapping[Setting, Callable[[], UInt8Array]], *, repeats: int) ->
         num_threads, batch_size, name = setting
         median_ms = statistics.median(measured_ms)
         spread = f"{min(measured_ms):8.2f} {max(measured_ms):8.2f}"
-        # The first picture is in every batch.
+        # Every batch contains the first picture.
         differs = f"{abs(answers[setting][0] - answers[reference][0]).max()}/255"
         print(
             f"{num_threads:7} {batch_size:5} {name:>14} {median_ms:8.2f} {spread} {reference_ms / median_ms:5.2f}x "
@@ -88,13 +89,13 @@ def report(runs: Mapping[Setting, Callable[[], UInt8Array]], *, repeats: int) ->
 
 
 def print_size() -> None:
-    """Print what the serving environment takes on disk, each file once however often it is linked."""
+    """Print the disk usage of the serving environment, counting hard-linked files once."""
     sizes_bytes = {}
     for path in SERVE_ENVIRONMENT.rglob("*"):
         status = path.lstat()
         sizes_bytes[status.st_ino] = status.st_blocks * 512
     size_gb = sum(sizes_bytes.values()) / 1e9
-    print(f"{SERVE_ENVIRONMENT.name} environment: {size_gb:.2f} GB of at most {SERVE_LIMIT_GB:.2f} GB")
+    print(f"{SERVE_ENVIRONMENT.name} environment: {size_gb:.2f} GB, limit {SERVE_LIMIT_GB:.2f} GB")
 
 
 if __name__ == "__main__":

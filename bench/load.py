@@ -1,6 +1,6 @@
-"""Pictures to upload, and uploads at full speed: what the serving measurements share.
+"""Pictures to upload and a fast client, shared by the serving benchmarks.
 
-The client writes ready-made bytes and reads just what it must, so that it takes little from the server beside it.
+The client sends prepared bytes and reads as little as possible, to leave the CPU to the server on the same machine.
 """
 
 import io
@@ -20,27 +20,27 @@ TIMEOUT_S = 120
 
 
 def draw_road(width: int, height: int) -> Image.Image:
-    """A grey road narrowing to the horizon between green and sky, with camera noise; RGB."""
+    """Draw a grey road that narrows towards the horizon, between green and sky, with camera noise; RGB."""
     picture = Image.new("RGB", (width, height), (150, 180, 220))
     draw = ImageDraw.Draw(picture)
     horizon = int(height * 0.45)
     draw.rectangle((0, horizon, width, height), fill=(70, 110, 60))
     road = [(width * 0.05, height), (width * 0.46, horizon), (width * 0.54, horizon), (width * 0.95, height)]
     draw.polygon(road, fill=(105, 105, 110))
-    # Without noise a PNG of it would be far smaller, and quicker to decode, than one of a camera.
+    # Without noise, a PNG would be far smaller and decode faster than one from a camera.
     noise_HWC = np.random.default_rng(0).normal(0, 6, (height, width, 3))
     return Image.fromarray(np.clip(np.asarray(picture) + noise_HWC, 0, 255).astype(np.uint8))
 
 
 def file_of(picture: Image.Image, kind: str) -> bytes:
-    """The picture as a file of this format."""
+    """Encode a picture; `kind` is Pillow's name of the format."""
     buffer = io.BytesIO()
     picture.save(buffer, kind)
     return buffer.getvalue()
 
 
 def request_of(data: bytes) -> bytes:
-    """`POST /upload` of a picture, as it goes over the wire."""
+    """The bytes of a `POST /upload` request."""
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="road"\r\n\r\n'
     body = head.encode() + data + f"\r\n--{BOUNDARY}--\r\n".encode()
     lines = (
@@ -54,12 +54,12 @@ def request_of(data: bytes) -> bytes:
 
 @dataclass
 class Served:
-    """What came back in one measurement.
+    """The result of one measurement.
 
     Attributes:
-        num_answers: uploads that were answered with 200.
-        duration_s: of the measurement.
-        stage_ms: of every answer, the stages of its Server-Timing header.
+        num_answers: uploads answered with 200.
+        duration_s: length of the measurement.
+        stage_ms: the Server-Timing header of every answer, by stage.
     """
 
     num_answers: int = 0
@@ -73,7 +73,7 @@ class Served:
 
 
 def upload_for(port: int, requests: Sequence[bytes], concurrency: int, seconds: float) -> Served:
-    """Upload again and again for so long, over as many connections that stay open.
+    """Upload in a loop for some seconds, over `concurrency` connections that stay open.
 
     Raises:
         SystemExit: an answer was not 200.
@@ -84,7 +84,7 @@ def upload_for(port: int, requests: Sequence[bytes], concurrency: int, seconds: 
 
 
 def upload_times(port: int, requests: Sequence[bytes], concurrency: int, times: int) -> Served:
-    """Upload so many times, over as many connections that stay open."""
+    """Like `upload_for`, for a number of uploads."""
     return _upload(port, requests, concurrency, lambda done: done < times)
 
 
@@ -127,7 +127,7 @@ def _read_answer(connection: socket.socket) -> dict[str, float]:
         raise SystemExit(f"/upload answered {head.decode()}")
     length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
     if length is None:
-        raise SystemExit(f"/upload did not say how long its answer is: {head.decode()}")
+        raise SystemExit(f"the response of /upload has no Content-Length: {head.decode()}")
     num_left = int(length[1]) - len(body)
     while num_left > 0:
         num_left -= len(_receive(connection))

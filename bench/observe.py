@@ -1,13 +1,17 @@
-"""What metrics, log lines and traces cost: uploads per second with them and without, on the same machine in one run.
+"""Measure the cost of metrics, log lines and traces: uploads per second with and without them.
 
-    .venv/dev/bin/python -m bench.observe                # a model that does nearly nothing: the most that they can cost
+    .venv/dev/bin/python -m bench.observe                # a model that does almost nothing: the upper bound
     .venv/dev/bin/python -m bench.observe --model bundled:small
 
-All servers run at once, and are asked in turns; each turn compares neighbours in time. `bare` is the same server with
-Ray's collection of metrics off (RAY_enable_metrics_collection=0; our own calls that count are still made, and lead
-nowhere), with Serve's log at the level ERROR, so that no line is written for a request, and without traces. `metrics`
-has metrics, and no lines. `plain` is the default: metrics, and a JSON line for each request. `traced 1 %` and
-`traced all` send spans too, to a collector in this process. The last line says what is roadseg's own counting.
+All servers run at once and take turns, so each ratio compares measurements close in time.
+
+* `bare` has none of the three: RAY_enable_metrics_collection=0, which turns our own metrics calls into no-ops, and
+  Serve's log at level ERROR, so that requests write no line.
+* `metrics` has metrics only.
+* `plain` is the default: metrics, and a JSON log line per request.
+* `traced 1 %` and `traced all` also send spans to a collector in this process.
+
+The last line is the cost of roadseg's own metrics.
 """
 
 import statistics
@@ -30,24 +34,23 @@ from roadseg_serve.observe.metrics import Metrics, ModelMetrics
 from tests.otlp import collect
 
 JSON_LINES = ("--log-format", "json")
-# The level is no option of the command, as nobody should want it.
+# The command has no option for the level, because nobody should need it.
 SILENT = """
-from roadseg_serve import cli
-from roadseg_serve.http import log
-log.logging_config = lambda _format: {"log_level": "ERROR", "enable_access_log": False}
+from roadseg_serve import cli, local_server
+local_server.logging_config = lambda _format: {"log_level": "ERROR", "enable_access_log": False}
 cli.main()
 """
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Model version; null does nearly nothing.")] = "null",
-    form: Annotated[Literal["fused", "staged"], typer.Option(help="Of the graph.")] = "fused",
-    concurrency: Annotated[int, typer.Option(min=1, help="Uploads at once.")] = 8,
-    repeats: Annotated[int, typer.Option(min=1, help="Turns; the median of them is printed.")] = 15,
-    seconds: Annotated[float, typer.Option(min=0.5, help="Length of one measurement.")] = 4.0,
-    only: Annotated[list[str] | None, typer.Option(help="Servers beside the bare one; default: all.")] = None,
+    model: Annotated[str, typer.Option(help="Model version; null does almost nothing.")] = "null",
+    form: Annotated[Literal["fused", "staged"], typer.Option(help="Form of the graph.")] = "fused",
+    concurrency: Annotated[int, typer.Option(min=1, help="Concurrent uploads.")] = 8,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; prints their median.")] = 15,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Seconds per measurement.")] = 4.0,
+    only: Annotated[list[str] | None, typer.Option(help="Servers to compare with the bare one; default: all.")] = None,
 ) -> None:
-    """Print the rate of each kind of server, and the median over the turns of its ratio to the bare one's."""
+    """Print the rate of each server and the median of its ratio to the bare server."""
     requests = [request_of(file_of(draw_road(480, 360), "JPEG"))]
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -68,16 +71,16 @@ def main(
             upload_for(port, requests, concurrency, seconds)
         rates: dict[str, list[float]] = {name: [] for name in ports}
         for turn in range(repeats):
-            # In another order each time, so that none is always after the same one.
+            # The order rotates, so that none always follows the same other.
             for name in list(ports)[turn % len(ports) :] + list(ports)[: turn % len(ports)]:
                 rates[name].append(upload_for(ports[name], requests, concurrency, seconds).rate)
     print(f"{model}, {form}, {concurrency} at once; medians of {repeats} turns of {seconds:g} s")
     report(rates)
-    print(f"roadseg's own counting takes {own_counting_us():.0f} microseconds of an upload")
+    print(f"roadseg's own metrics take {own_counting_us():.0f} microseconds per upload")
 
 
 def own_counting_us(num_uploads: int = 5000) -> float:
-    """Microseconds that ingress and model count for, per upload in a batch of its own, where nothing else runs."""
+    """Microseconds per upload that ingress and model spend on metrics, with one upload per batch and no other load."""
     model = ModelName("null", "1")
     answer = Answer(b"", "image/jpeg", model, road_share=0.3, times_s=dict.fromkeys(STEPS, 0.004))
     with ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False):
@@ -90,7 +93,7 @@ def own_counting_us(num_uploads: int = 5000) -> float:
 
 
 def report(rates: Mapping[str, Sequence[float]]) -> None:
-    """Print the median rate of each kind of server, and of its ratios to the bare one's of the same turn."""
+    """Print the median rate of each server, and of its ratios to the bare server in the same turn."""
     print(f"{'':>12} {'per s':>8} {'of bare':>8} {'least':>8} {'most':>8}")
     for name, measured in rates.items():
         ratios = [rate / bare for rate, bare in zip(measured, rates["bare"], strict=True)]

@@ -1,7 +1,8 @@
-"""How much of the work's own speed `roadseg-serve segment` has on a folder: beside a plain loop over the same files.
+"""Compare `roadseg-serve segment` on a folder with a plain loop over the same files.
 
-Both run the same functions in one process with the same engine, in turns, on pictures drawn for it.
-Example: .venv/dev/bin/python -m bench.segment --repeats 7
+    .venv/dev/bin/python -m bench.segment --repeats 7
+
+Both call the same functions with the same engine in one process, in turns, on generated pictures.
 """
 
 import os
@@ -25,13 +26,13 @@ SIZES = {"480x360 JPEG": (480, 360, ".jpg"), "1242x375 PNG": (1242, 375, ".png")
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Model version, as for roadseg-serve.")] = "bundled:small",
-    repeats: Annotated[int, typer.Option(min=1, help="Turns; the median of their ratios is printed.")] = 7,
-    images: Annotated[int, typer.Option(min=1, help="Pictures in one turn.")] = 16,
-    threads: Annotated[int, typer.Option(min=1, help="Of the engine.")] = os.cpu_count() or 1,
+    model: Annotated[str, typer.Option(help="Model version, as in roadseg-serve.")] = "bundled:small",
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; prints their median.")] = 7,
+    images: Annotated[int, typer.Option(min=1, help="Pictures per round.")] = 16,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the engine.")] = os.cpu_count() or 1,
     jobs: Annotated[int, typer.Option(min=1, help="Threads that decode and encode.")] = 2,
 ) -> None:
-    """Print images/s of the loop and of `segment`, and the ratio of each pair of turns."""
+    """Print images/s of the loop and of `segment`, and their ratio."""
     segmenter = Segmenter(model, num_threads=threads)
     options = Options(num_jobs=jobs)
     print(f"{'picture':>14} {'loop per s':>11} {'segment per s':>14} {'ratio':>6} {'least':>6} {'most':>6}")
@@ -43,12 +44,12 @@ def main(
                 draw_road(width, height).save(source / f"{i}{suffix}", quality=95)
             todo = plan(find([str(source)], recursive=False, out=out), out=out, wanted=None)
             runs = (partial(loop, segmenter, todo), partial(pipeline, segmenter, todo, options))
-            pairs = [[rate_of(run, images) for run in runs] for _ in range(repeats + 1)][1:]  # the first warms up
+            pairs = [[rate_of(run, images) for run in runs] for _ in range(repeats + 1)][1:]  # the first is a warm-up
         print(row(name, pairs), flush=True)
 
 
 def row(name: str, pairs: Sequence[Sequence[float]]) -> str:
-    """Medians of the loop's rates, of the pipeline's, and of the ratio of each pair, with its least and most."""
+    """A row of medians: the rates of loop and pipeline, and their ratio with its minimum and maximum."""
     looped, piped = (statistics.median(rates) for rates in zip(*pairs, strict=True))
     ratios = [piped / looped for looped, piped in pairs]
     spread = f"{statistics.median(ratios):6.2f} {min(ratios):6.2f} {max(ratios):6.2f}"
@@ -63,7 +64,7 @@ def rate_of(run: Callable[[], None], images: int) -> float:
 
 
 def loop(segmenter: Segmenter, jobs: Sequence[Job]) -> None:
-    """One file after another."""
+    """Process one file after another."""
     for job in jobs:
         job.target.parent.mkdir(exist_ok=True)
         job.target.write_bytes(segment_bytes(segmenter, job.source.read_bytes(), AnswerOptions(job.format)).body)

@@ -1,11 +1,11 @@
-"""How much of the work's own speed is left when it is served: /upload beside the same work in one process.
+"""Measure the overhead of serving: compare /upload with the same work as a function in one process.
 
     .venv/dev/bin/python -m bench.serve --repeats 5
 
-Two regimes: *forward-bound*, with the bundled model, and *framework-bound*, with a model that answers at once, so that
-what remains is everything around it. Both forms of the graph and the bare work run in turns on the same pictures and
-cores, on a machine that should have nothing else to do. `--soak 10000` uploads pictures of mixed sizes and watches the
-memory instead.
+It measures two cases: *forward-bound*, with the bundled model, and *framework-bound*, with a model that does almost
+nothing, which leaves the cost of everything around it. Both forms of the graph and the bare work run in turns on the
+same pictures and cores. The machine should be otherwise idle. `--soak 10000` instead uploads pictures of mixed sizes
+and watches the memory.
 """
 
 import http.client
@@ -31,15 +31,15 @@ from bench.load import Served, draw_road, file_of, request_of, upload_for, uploa
 from roadseg_serve.engines.engine import create_engine
 from roadseg_serve.models import artefact
 from roadseg_serve.settings import AppArgs
-from roadseg_serve.stages.postprocess import binarise, encode_jpeg, unfit
-from roadseg_serve.stages.preprocess import Limits, decode, fit
+from roadseg_serve.stages.postprocess import binarise, encode_jpeg, resize_back
+from roadseg_serve.stages.preprocess import Limits, decode, resize_and_pad
 from tests.red import write_red
 
 READY_TIMEOUT_S = 180
 CONCURRENCIES = (1, 8, 32)
 NUM_CORES = len(os.sched_getaffinity(0))
 
-# Engine threads for each core; the graph is told the same.
+# One engine thread per core.
 FORMS = {
     "fused": f"form: fused\npredict: {{num_cpus: {NUM_CORES}}}\n",
     "staged": f"form: staged\npredict: {{num_cpus: {NUM_CORES}}}\n",
@@ -48,12 +48,12 @@ FORMS = {
 
 @dataclass(frozen=True)
 class Server:
-    """`roadseg-serve run` in a process of its own.
+    """A running `roadseg-serve run`.
 
     Attributes:
-        port: where it listens.
-        pid: of the command.
-        ready_s: from the command to the first answer of /health.
+        port: HTTP port.
+        pid: process id of the command.
+        ready_s: time from start until /health answered 200.
     """
 
     port: int
@@ -62,12 +62,12 @@ class Server:
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Model version of the forward-bound regime.")] = "bundled:small",
-    repeats: Annotated[int, typer.Option(min=1, help="Turns; the median of them is printed.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.5, help="Length of one measurement.")] = 4.0,
-    soak: Annotated[int, typer.Option(min=0, help="Instead: upload so many pictures and watch the memory.")] = 0,
+    model: Annotated[str, typer.Option(help="Model version that the first measurement serves.")] = "bundled:small",
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; prints their median.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Seconds per measurement.")] = 4.0,
+    soak: Annotated[int, typer.Option(min=0, help="Upload this many pictures and watch the memory instead.")] = 0,
 ) -> None:
-    """Print what is left of the work's own rate, where the time goes, and what a replica takes."""
+    """Print rates relative to the bare work, the time per stage and the memory of the replicas."""
     with tempfile.TemporaryDirectory() as folder:
         null = str(write_null(Path(folder)))
         if soak:
@@ -79,13 +79,13 @@ def main(
 
 
 def write_null(folder: Path) -> Path:
-    """A published model that does nearly nothing, with the size rule of the bundled ones."""
+    """Publish a model that does almost nothing, with the input size of the bundled ones."""
     size = artefact.read(artefact.resolve("bundled:small")).manifest.input.model_dump()
     return write_red(folder / "null" / "1", name="null", input=size)
 
 
 def measure(regime: str, model: str, picture: str, data: bytes, repeats: int, seconds: float) -> None:
-    """One regime: the bare work on one thread and on all cores, in both ways, and both forms of the graph, in turns."""
+    """Measure one case: the bare work on one thread and on all cores, in two ways, and both forms of the graph."""
     print(f"\n{regime}: {model}, {picture}", flush=True)
     pipelines = [create_pipeline(model) for _ in range(NUM_CORES)]
     wide_pipeline = create_pipeline(model, num_threads=NUM_CORES)
@@ -110,13 +110,13 @@ def measure(regime: str, model: str, picture: str, data: bytes, repeats: int, se
 
 
 def note(into: list[Served], upload: Callable[[], Served]) -> float:
-    """The rate of a measurement, which is kept."""
+    """Store a measurement and return its rate."""
     into.append(upload())
     return into[-1].rate
 
 
 def report(runs: Mapping[str, Callable[[], float]], repeats: int) -> None:
-    """Measure the runs in turns and print their medians beside the bare work's."""
+    """Measure the runs in turns and print their medians, absolute and relative to the bare work."""
     for run in runs.values():  # warm-up, not counted
         run()
     rates: dict[str, list[float]] = {what: [] for what in runs}
@@ -143,22 +143,22 @@ def print_stages(served: Mapping[str, Sequence[Served]]) -> None:
 
 
 def create_pipeline(model: str, num_threads: int = 1) -> Callable[[bytes], bytes]:
-    """Decode, fit, predict, unfit, binarise, encode: what the graph does, as one function."""
+    """Decode, resize, predict, resize back, binarise, encode: what the graph does, as one function."""
     args = AppArgs(model=model)
     version = artefact.read(artefact.resolve(model))
     engine = create_engine("auto", version, num_threads=num_threads)
     limits = Limits.of(args)
 
     def pipeline(data: bytes) -> bytes:
-        frame = fit(decode(data, limits), version.manifest.input.size)
+        frame = resize_and_pad(decode(data, limits), version.manifest.input.size)
         prob_HW = engine.predict(frame.input_HWC[None])[0]
-        return encode_jpeg(binarise(unfit(prob_HW, frame.placement), version.manifest.threshold))
+        return encode_jpeg(binarise(resize_back(prob_HW, frame.placement), version.manifest.threshold))
 
     return pipeline
 
 
 def rate_of(workers: list[Callable[[], object]], seconds: float) -> float:
-    """Calls per second of all workers together, each calling again and again for so long."""
+    """Calls per second of all workers together, each of which calls in a loop."""
     deadline = time.perf_counter() + seconds
 
     def work(call: Callable[[], object]) -> int:
@@ -175,7 +175,7 @@ def rate_of(workers: list[Callable[[], object]], seconds: float) -> float:
 
 
 def watch_memory(model: str, num_uploads: int) -> None:
-    """Upload pictures of many sizes; print the memory of the replicas after every tenth part, and its growth."""
+    """Upload pictures of many sizes and print the memory of the replicas after each tenth, and its growth."""
     sizes = [(1242, 375), (480, 360), (960, 720), (375, 1242), (64, 48), (1920, 1080), (333, 217), (800, 600)]
     requests = [request_of(file_of(draw_road(*size), kind)) for size in sizes for kind in ("JPEG", "PNG")]
     part = max(1, num_uploads // 10)
@@ -189,13 +189,13 @@ def watch_memory(model: str, num_uploads: int) -> None:
 
 
 def print_memory(form: str, server: Server) -> None:
-    """Print what the replicas of a server take, now and at the most."""
+    """Print the memory of a server's replicas, now and at its peak."""
     now_mb, peak_mb = (sum(values) for values in zip(*replica_memory_mb(server.pid), strict=True))
-    print(f"{form}: replicas take {now_mb:.0f} MB, at the peak {peak_mb:.0f} MB")
+    print(f"{form}: memory of the replicas {now_mb:.0f} MB, peak {peak_mb:.0f} MB")
 
 
 def replica_memory_mb(pid: int) -> list[tuple[float, float]]:
-    """Resident memory of every replica under a server, now and at its peak."""
+    """Resident memory in MB of every replica of a server, now and at its peak."""
     found = []
     for child in descendants(pid):
         status = Path(f"/proc/{child}/status").read_text()
@@ -206,7 +206,7 @@ def replica_memory_mb(pid: int) -> list[tuple[float, float]]:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that a process started, and those that they did."""
+    """Process ids of all children, grandchildren and so on."""
     children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     for thread in Path(f"/proc/{pid}/task").iterdir():
         if thread.name != str(pid):
@@ -218,14 +218,17 @@ def descendants(pid: int) -> list[int]:
 def running_server(
     model: str, settings: str, *options: str, program: Sequence[str] = (), env: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """`roadseg-serve run` in a process of its own, until it answers; then stopped.
+    """Start `roadseg-serve run`, wait until it is healthy, and stop it in the end.
 
     Args:
-        model: that it serves.
-        settings: YAML.
-        options: further ones.
-        program: instead of roadseg-serve.
-        env: further variables.
+        model: model version to serve.
+        settings: settings file, as YAML.
+        options: more options of the command.
+        program: what to start instead of roadseg-serve.
+        env: more environment variables.
+
+    Raises:
+        SystemExit: the server did not start.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]

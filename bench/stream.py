@@ -1,7 +1,8 @@
-"""What a WebSocket saves: frames/s through /stream beside the same frames uploaded one by one over one connection.
+"""Compare frames/s of /stream with uploading the same frames one after another over one connection.
 
-All in turns, on the same server, on a machine that should have nothing else to do.
-Example: .venv/dev/bin/python -m bench.stream --repeats 5
+    .venv/dev/bin/python -m bench.stream --repeats 5
+
+All measurements run in turns on the same server. The machine should be otherwise idle.
 """
 
 import json
@@ -25,11 +26,11 @@ PAUSE_S = 0.2
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Model version of the forward-bound regime.")] = "bundled:small",
-    repeats: Annotated[int, typer.Option(min=1, help="Turns; the median of them is printed.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.5, help="Length of one measurement.")] = 4.0,
+    model: Annotated[str, typer.Option(help="Model version that the first measurement serves.")] = "bundled:small",
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; prints their median.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Seconds per measurement.")] = 4.0,
 ) -> None:
-    """Print frames/s by way of sending, and their ratio to uploads one after another."""
+    """Print frames/s of uploads and streams, and the ratio to uploads."""
     data = file_of(draw_road(480, 360), "JPEG")
     with tempfile.TemporaryDirectory() as folder:
         for name in (model, str(write_null(Path(folder)))):
@@ -45,7 +46,7 @@ def main(
 
 
 def report(ways: Mapping[str, Callable[[], float]], repeats: int) -> None:
-    """Measure the ways in turns and print their medians, and ratios to the first one's of the same turn."""
+    """Measure in turns and print the medians, and the ratios to the first in the same turn."""
     for way in ways.values():  # warm-up, not counted
         way()
     turns = [{name: way() for name, way in ways.items()} for _ in range(repeats)]
@@ -59,16 +60,16 @@ def report(ways: Mapping[str, Callable[[], float]], repeats: int) -> None:
 
 
 def uploaded_rate(port: int, data: bytes, seconds: float) -> float:
-    """Masks per second where each upload waits for the one before."""
+    """Masks per second if each upload waits for the previous one."""
     return upload_for(port, [request_of(data)], 1, seconds).rate
 
 
 def streamed_rate(port: int, data: bytes, num_ahead: int, seconds: float) -> float:
-    """Masks per second where so many frames are always sent and not answered; what is skipped does not count."""
+    """Masks per second if `num_ahead` frames are always waiting for an answer; skipped frames do not count."""
     with connect(f"ws://127.0.0.1:{port}/stream", compression=None) as stream:
         for _ in range(num_ahead):
             stream.send(data)
-            time.sleep(PAUSE_S)  # sent together, the last would overtake the others
+            time.sleep(PAUSE_S)  # without a pause, the server would skip all but the last
         started_s = time.perf_counter()
         num_masks = 0
         while time.perf_counter() < started_s + seconds:
@@ -81,10 +82,10 @@ def streamed_rate(port: int, data: bytes, num_ahead: int, seconds: float) -> flo
 
 
 def receive(stream: ClientConnection) -> int:
-    """One answer; how many frames were skipped before it.
+    """Receive one mask and return how many frames were skipped before it.
 
     Raises:
-        SystemExit: it is no mask.
+        SystemExit: the server refused the frame.
     """
     header = json.loads(stream.recv(TIMEOUT_S))
     if "problem" in header:

@@ -1,9 +1,9 @@
-"""Write the JSON schemas by which kubeconform judges objects, one file for each kind, into a folder.
+"""Write the JSON schemas that kubeconform validates objects against, one file per kind.
 
     python ci/kubernetes_schemas.py FOLDER SWAGGER_JSON CRD_YAML...
 
-Kubernetes' own come from its OpenAPI description, the others from CustomResourceDefinitions. A field that an API server
-would drop in silence is an error here.
+Kubernetes' own kinds come from its OpenAPI description, the others from CustomResourceDefinitions. Unknown fields are
+errors, although an API server would silently drop them.
 """
 
 import json
@@ -23,7 +23,13 @@ NESTED = {"items", "additionalProperties"}
 
 
 def main(folder: Path, swagger: Path, crds: list[Path]) -> None:
-    """Write all files."""
+    """Write the schemas of all kinds.
+
+    Args:
+        folder: is created.
+        swagger: Kubernetes' OpenAPI description.
+        crds: CustomResourceDefinitions, in YAML.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     definitions = json.loads(swagger.read_text(encoding="utf-8"))["definitions"]
     write(folder / "definitions.json", {"definitions": {name: strict(part) for name, part in definitions.items()}})
@@ -40,12 +46,12 @@ def main(folder: Path, swagger: Path, crds: list[Path]) -> None:
 
 
 def file_name(group: str, version: str, kind: str) -> str:
-    """What kubeconform calls {{.ResourceKind}}{{.KindSuffix}}.json: the group's first word only."""
+    """The file name that kubeconform looks for; it contains only the first part of the group."""
     return "-".join(part.lower() for part in (kind, group.split(".", maxsplit=1)[0], version) if part) + ".json"
 
 
 def strict(schema: Schema) -> Schema:
-    """As JSON schema: no other fields than those that are named, and numbers where they may stand for text."""
+    """An OpenAPI schema as JSON schema that refuses unknown fields and takes numbers where Kubernetes does."""
     if schema.get("format") == "int-or-string" or schema.get("x-kubernetes-int-or-string"):
         return {"type": ["integer", "string"]}
     if schema.get("description", "").startswith("Quantity is"):
@@ -61,7 +67,7 @@ def strict(schema: Schema) -> Schema:
 
 
 def write(path: Path, schema: Schema) -> None:
-    """One schema as a file."""
+    """Write one schema."""
     path.write_text(json.dumps(schema), encoding="utf-8")
 
 

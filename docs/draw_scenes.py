@@ -1,24 +1,24 @@
-"""Draw docs/scenes.jpg: what a bundled model makes of streets whose truth is known because code drew them.
+"""Draw docs/street.jpg and docs/scenes.jpg: what a bundled model finds in streets drawn by code, whose road is known.
 
     .venv/dev/bin/python docs/draw_scenes.py
 
-Green is road that was found, red what is no road but was called so, blue road that was missed.
+Green is road that was found, red is not road, blue is road that was missed.
 """
 
+import subprocess
+import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import matplotlib as mpl
 import numpy as np
 import typer
 from matplotlib.figure import Figure
-from scenes import Scene, draw
-
-from roadseg_serve.engines.engine import create_engine, predict_all
-from roadseg_serve.models import artefact
-from roadseg_serve.stages.postprocess import binarise, unfit
-from roadseg_serve.stages.preprocess import fit
+from PIL import Image
+from scenes import Scene, UInt8Array, draw
 
 STREET = Scene(cars=((3.1, 12.0), (-3.2, 18.0)))
 SCENES = {
@@ -33,31 +33,53 @@ SCENES = {
 
 def main(
     model: Annotated[str, typer.Option(help="Model version, as for roadseg-serve.")] = "bundled:small",
-    path: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path(__file__).parent / "scenes.jpg",
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(__file__).parent,
 ) -> None:
-    """Draw every scene above what the model found in it."""
-    version = artefact.read(artefact.resolve(model))
-    engine = create_engine("auto", version, num_threads=2)
+    """Draw the scenes, find the road in them with `roadseg-serve segment`, and show both."""
+    with TemporaryDirectory() as folder:
+        work = Path(folder)
+        pictures = {work / f"{number}.png": scene for number, scene in enumerate(SCENES.values())}
+        for path, scene in pictures.items():
+            Image.fromarray(draw(scene)[0]).save(path)
+        segment = (sys.executable, "-c", "from roadseg_serve.cli import main; main()", "segment", "--quiet")
+        for form in ("png", "overlay"):
+            options = ("--model", model, "--format", form, "--out", work / form)
+            subprocess.run([*segment, *pictures, *options], check=True)  # noqa: S603 - the command itself, no shell
+        masks = {
+            name: np.asarray(Image.open(work / "png" / path.name)) for name, path in zip(SCENES, pictures, strict=True)
+        }
+        draw_street(masks["by day"], Image.open(work / "overlay" / "0.jpg"), out / "street.jpg")
+    draw_scores(masks, out / "scenes.jpg")
+
+
+def draw_street(mask_HW: UInt8Array, overlay: Image.Image, path: Path) -> None:
+    """Show one street, its mask, and the overlay in a row."""
+    street = Image.fromarray(draw(STREET)[0])
+    row = Image.new("RGB", (3 * street.width + 32, street.height), "white")
+    for number, picture in enumerate((street, Image.fromarray(mask_HW), overlay)):
+        row.paste(picture, (number * (street.width + 16), 0))
+    row.save(path, quality=85)
+
+
+def draw_scores(masks: Mapping[str, UInt8Array], path: Path) -> None:
+    """Show every scene above what the model found in it, with the IoU."""
     with mpl.rc_context({"font.size": 9, "savefig.dpi": 120}):
         figure = Figure(figsize=(13, 3.7), layout="constrained")
-        columns = figure.subplots(2, len(SCENES)).T
-        for (name, scene), (above, below) in zip(SCENES.items(), columns, strict=True):
+        for (name, scene), (above, below) in zip(SCENES.items(), figure.subplots(2, len(SCENES)).T, strict=True):
             image_HWC, road_HW = draw(scene)
-            frame = fit(image_HWC, version.manifest.input.size)
-            (prob_HW,) = predict_all(engine, [frame.input_HWC])
-            claimed_HW = binarise(unfit(prob_HW, frame.placement), version.manifest.threshold) == 255
-            found, either = claimed_HW & road_HW, claimed_HW | road_HW
+            claimed_HW = masks[name] == 255
+            found_HW = claimed_HW & road_HW
             shown_HWC = image_HWC // 2
-            for colour, where in (
-                ((30, 100, 45), found),
+            for colour, where_HW in (
+                ((30, 100, 45), found_HW),
                 ((115, 30, 25), claimed_HW & ~road_HW),
                 ((30, 55, 120), road_HW & ~claimed_HW),
             ):
-                shown_HWC[where] += np.array(colour, dtype=np.uint8)
+                shown_HWC[where_HW] += np.array(colour, dtype=np.uint8)
             above.imshow(image_HWC)
             above.set_title(name)
             below.imshow(shown_HWC)
-            below.set_title(f"IoU {found.sum() / either.sum():.2f}")
+            below.set_title(f"IoU {found_HW.sum() / (claimed_HW | road_HW).sum():.2f}")
             above.set_axis_off()
             below.set_axis_off()
         figure.savefig(path, pil_kwargs={"quality": 88})

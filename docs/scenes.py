@@ -1,4 +1,4 @@
-"""Street scenes drawn by code, with their exact truth: what the documentation shows in place of dataset pictures.
+"""Street scenes drawn by code, with their exact truth; the docs and the tests use them in place of dataset pictures.
 
 A pinhole camera at the origin looks along +z over flat ground; x is to the right, y is down, in metres. Every pixel's
 ray meets the ground, a row of houses on either side, a parked car or the sky, whichever is nearest.
@@ -20,17 +20,17 @@ VISIBLE_M, BEYOND_M, HAZE_M = 200.0, 400.0, 250.0
 
 @dataclass(frozen=True)
 class Scene:
-    """What is to be drawn.
+    """What to draw.
 
     Attributes:
-        seed: decides textures.
+        seed: of the textures.
         road_m: half the width of the road.
         bend: sideways drift of the road in metres per square metre ahead, times 1,000.
         side_road_z_m: where a side road leaves to the right, or None.
         cars: (x, z) of the middle of parked cars' nearest faces.
         light: 1 is day; dusk is about 0.3.
         wet: 0 dry to 1: the road mirrors the sky.
-        shadow: 0 none to 1: houses throw their shadow over half of the road.
+        shadow: 0 none to 1: the houses shade half of the road.
     """
 
     seed: int = 0
@@ -49,7 +49,7 @@ def draw(scene: Scene, height: int = 360, width: int = 480) -> tuple[UInt8Array,
     ray_x = (columns - width / 2) / (FOCAL_PX * width)
     ray_y = (rows - height * 0.45) / (FOCAL_PX * width)
     ground_m = CAMERA_HEIGHT_M / np.maximum(ray_y, CAMERA_HEIGHT_M / BEYOND_M)
-    # The houses stand along the road: their plane is met where the ray has come that far sideways.
+    # The houses stand along the road: a ray meets their plane once it has gone that far sideways.
     house_side_m = scene.road_m + PAVEMENT_M + LAWN_M
     house_m = house_side_m / np.maximum(np.abs(ray_x), house_side_m / BEYOND_M)
     depth_m = np.minimum(ground_m, house_m)
@@ -115,7 +115,7 @@ def _ground(x_m: FloatArray, z_m: FloatArray, scene: Scene) -> tuple[FloatArray,
 
 
 def _park(image_HWC: FloatArray, road_HW: npt.NDArray[np.bool_], car: tuple[float, float], focal_px: float) -> None:
-    """Draw the back of a car standing on the ground, over what was there."""
+    """Draw the back of a car on the ground, over what was there."""
     height, width = road_HW.shape
     x_m, z_m = car
     for half_m, top_m, bottom_m, colour in (

@@ -1,9 +1,9 @@
-"""Send a video or a camera's pictures to /stream as they come, and tell how many masks come back.
+"""Send a video or camera to /stream in real time, and print how many masks come back.
 
     .venv/dev/bin/python docs/stream_client.py drive.mp4
     .venv/dev/bin/python docs/stream_client.py /dev/video0 --camera v4l2 --url wss://road.example --key KEY
 
-The contract is in stream.md.
+stream.md describes the protocol.
 """
 
 import asyncio
@@ -22,15 +22,15 @@ from websockets.asyncio.client import ClientConnection, connect
 
 @dataclass
 class Tally:
-    """What has been sent and what has come back.
+    """What has been sent and received so far.
 
     Attributes:
-        num_sent: frames.
-        num_masks: answers with a mask.
-        num_problems: answers without.
-        num_skipped: frames that a newer one overtook.
-        sent_s: when each frame went that is not answered yet, by its number.
-        is_complete: no more frames will be sent.
+        num_sent: frames sent.
+        num_masks: results with a mask.
+        num_problems: frames that were refused.
+        num_skipped: frames that the server skipped for a newer one.
+        sent_s: when each frame without a result was sent, by frame number.
+        is_complete: whether all frames have been sent.
     """
 
     num_sent: int = 0
@@ -42,25 +42,25 @@ class Tally:
 
     @property
     def is_answered(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether every frame has been sent and has its result."""
         return self.is_complete and not self.sent_s
 
 
 def main(
-    source: Annotated[str, typer.Argument(help="Video file, or device of a camera.")],
-    camera: Annotated[str | None, typer.Option(help="Kind of camera: v4l2, avfoundation, dshow.")] = None,
-    url: Annotated[str, typer.Option(help="Of the server.")] = "ws://localhost:5000",
+    source: Annotated[str, typer.Argument(help="Video file or camera device.")],
+    camera: Annotated[str | None, typer.Option(help="Camera API: v4l2, avfoundation or dshow.")] = None,
+    url: Annotated[str, typer.Option(help="Server URL.")] = "ws://localhost:5000",
     form: Annotated[str, typer.Option("--format", help="jpeg, png, probability, overlay or json.")] = "jpeg",
-    key: Annotated[str | None, typer.Option(help="API key, where the server asks for one.")] = None,
+    key: Annotated[str | None, typer.Option(help="API key, if the server needs one.")] = None,
 ) -> None:
-    """Print, once a second, frames sent, masks received, frames skipped, and the age of the last mask."""
+    """Print the frames sent, masks received, frames skipped and the age of the last mask once a second."""
     asyncio.run(stream_video(source, camera, f"{url}/stream?format={form}", key))
 
 
 async def stream_video(source: str, camera: str | None, address: str, key: str | None) -> None:
-    """Send and receive at the same time, until the video ends and its last frame is answered."""
+    """Send and receive concurrently until the video ends and its last frame has a result."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    # Pictures are compressed already.
+    # The pictures are already compressed.
     async with connect(address, additional_headers=headers, compression=None, max_size=None) as stream:
         tally = Tally()
         async with asyncio.TaskGroup() as tasks:
@@ -69,7 +69,7 @@ async def stream_video(source: str, camera: str | None, address: str, key: str |
 
 
 def jpegs(source: str, camera: str | None) -> Iterator[bytes]:
-    """The pictures as JPEG, at the pace at which they were taken."""
+    """Yield the frames as JPEG, at the pace at which they were filmed."""
     with av.open(source, format=camera) as container:
         started_s = time.monotonic()
         for frame in container.decode(video=0):
@@ -81,7 +81,7 @@ def jpegs(source: str, camera: str | None) -> Iterator[bytes]:
 
 
 async def send_frames(stream: ClientConnection, frames: Iterator[bytes], tally: Tally) -> None:
-    """Send every frame; it is the server that skips."""
+    """Send every frame; the server decides what to skip."""
     while (data := await asyncio.to_thread(next, frames, None)) is not None:
         tally.sent_s[tally.num_sent] = time.monotonic()
         tally.num_sent += 1
@@ -91,7 +91,7 @@ async def send_frames(stream: ClientConnection, frames: Iterator[bytes], tally: 
 
 
 async def receive_masks(stream: ClientConnection, tally: Tally) -> None:
-    """Receive until the stream is closed."""
+    """Receive results until the stream closes."""
     told_s = time.monotonic()
     async for message in stream:
         header = json.loads(message)
@@ -99,7 +99,7 @@ async def receive_masks(stream: ClientConnection, tally: Tally) -> None:
             tally.num_problems += 1
             print(f"frame {header['frame']}: {header['problem']['detail']}")
         else:
-            await stream.recv()  # the mask: here it would be shown
+            await stream.recv()  # the mask; a real client would show it
             tally.num_masks += 1
         await stream.send("next")
         now_s = time.monotonic()
@@ -117,7 +117,7 @@ async def receive_masks(stream: ClientConnection, tally: Tally) -> None:
 
 
 async def close_if_answered(stream: ClientConnection, tally: Tally) -> None:
-    """Close after the last answer."""
+    """Close the stream after the last result."""
     if tally.is_answered:
         await stream.close()
 

@@ -1,8 +1,9 @@
-"""Print the chart's rules for a Prometheus alone, with the values of values.yaml; no Helm is needed.
+"""Print the chart's alert rules for a Prometheus without Helm and operator, with the defaults of values.yaml.
 
     python helm/rules.py --namespace NAMESPACE --release RELEASE > rules.yaml
 
-They find series that have these labels, and `component`: the scrape puts them on, as `static_configs` do with `labels`.
+The rules select series by the labels `namespace`, `release` and `component`, which the scrape config must add, for
+example with `labels` of `static_configs`.
 """
 
 import argparse
@@ -20,13 +21,13 @@ def rules(namespace: str, release: str, values: dict[str, Any]) -> str:
     """The rules as YAML.
 
     Args:
-        namespace: of the series.
-        release: of the series.
-        values: what values.yaml has under monitoring.rules.
+        namespace: value of the label `namespace`.
+        release: value of the label `release`.
+        values: `monitoring.rules` of values.yaml.
     """
     words = {
         "ours": f'namespace="{namespace}", release="{release}"',
-        # As decimal numbers: 1 - 0.999 is 0.0010000000000000009.
+        # Rounded, because 1 - 0.999 is 0.0010000000000000009.
         "availability_budget": f"{1 - values['availabilityTarget']:.6g}",
         "latency_budget": f"{1 - values['latencyTarget']:.6g}",
         "latency_threshold": f"{values['latencyThresholdMs']}.0",
@@ -40,7 +41,7 @@ def rules(namespace: str, release: str, values: dict[str, Any]) -> str:
 
 
 def fill(rule: dict[str, Any], words: dict[str, str]) -> Any:
-    """A rule with what its @words@ stand for."""
+    """A rule with its @words@ replaced."""
     text = yaml.safe_dump(rule, sort_keys=False)
     for word, meaning in words.items():
         text = text.replace(f"@{word}@", meaning)
@@ -48,7 +49,7 @@ def fill(rule: dict[str, Any], words: dict[str, str]) -> Any:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Print the rules for a Prometheus alone.")
+    parser = argparse.ArgumentParser(description="Print the alert rules for a Prometheus without Helm.")
     parser.add_argument("--namespace", required=True)
     parser.add_argument("--release", required=True)
     given = parser.parse_args()

@@ -1,9 +1,9 @@
-"""Print values.schema.json for the chart: what values.yaml holds, and for `app` what the serving graph accepts.
+"""Print values.schema.json for the chart: the keys of values.yaml and, under `app`, the settings of the serving graph.
 
     .venv/dev/bin/python helm/schema.py > helm/roadseg/values.schema.json
 
-A key that values.yaml has not, is refused by `helm lint` and `helm install`. Kinds follow from the defaults; what those
-cannot say stands in `MORE`.
+With it, `helm lint` and `helm install` refuse unknown keys. Types follow from the default values; `MORE` adds what
+those cannot express.
 """
 
 import json
@@ -24,7 +24,7 @@ TEXTS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
 MAPS: Schema = {"type": "array", "items": {"type": "object"}}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 
-# By path, the first that fits. Objects of Kubernetes stay open: the API server knows them better.
+# By path; the first match counts. Kubernetes' own objects stay open, because the API server validates them.
 MORE: dict[str, Schema] = {
     "commonLabels": TEXTS,
     "commonAnnotations": TEXTS,
@@ -47,7 +47,7 @@ MORE: dict[str, Schema] = {
     "*.numCpus": {"type": "integer", "minimum": 1},
     "*.maxReplicas": {"type": "integer", "minimum": 1},
     "training.job.name": {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?$"},
-    # They pass through a shell.
+    # They are passed through a shell.
     "training.job.args": {"type": "array", "items": {"type": "string", "pattern": "^[A-Za-z0-9_./:=,@%+-]+$"}},
     "tracing.samplingRatio": {"type": "number", "minimum": 0, "maximum": 1},
     "httpRoute.hostnames": {"type": "array", "items": {"type": "string"}},
@@ -56,13 +56,13 @@ MORE: dict[str, Schema] = {
 
 
 def values_schema(values: dict[str, Any]) -> Schema:
-    """The schema of all values: those of values.yaml."""
+    """The schema of values.yaml."""
     app, definitions = app_schema()
     properties = {key: app if key == "app" else schema_of(value, key) for key, value in values.items()}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "type": "object",
-        # Helm hands `global` to every chart that is part of another.
+        # Helm passes `global` to every subchart.
         "properties": properties | {"global": OPEN_MAP},
         "additionalProperties": False,
         "$defs": definitions,
@@ -70,7 +70,15 @@ def values_schema(values: dict[str, Any]) -> Schema:
 
 
 def schema_of(default: Any, path: str) -> Schema:
-    """The schema of one value, whose path is such as serve.workers.numCpus."""
+    """The schema of one value.
+
+    Args:
+        default: its value in values.yaml.
+        path: of the value, such as serve.workers.numCpus.
+
+    Raises:
+        TypeError: the default has no type, such as null.
+    """
     for pattern, schema in MORE.items():
         if fnmatchcase(path, pattern):
             return schema
@@ -86,18 +94,18 @@ def schema_of(default: Any, path: str) -> Schema:
         case dict():
             properties = {key: schema_of(value, f"{path}.{key}") for key, value in default.items()}
             return {"type": "object", "properties": properties, "additionalProperties": False}
-    raise TypeError(f"{path}: say in MORE what it may be")
+    raise TypeError(f"{path}: its type is unknown; add it to MORE")
 
 
 def app_schema() -> tuple[Schema, Schema]:
-    """The schema of `app`, and the definitions that it refers to."""
+    """The schema of `app`, and the definitions it refers to."""
     schema = _bare(AppArgs.model_json_schema())
     definitions: Schema = schema.pop("$defs")
     return schema, definitions
 
 
 def _bare(schema: Schema) -> Schema:
-    """Without titles and docstrings, which are for readers of Python."""
+    """Remove titles and docstrings, which are written for readers of the Python code."""
     texts = {"title", "description"}
     return {
         key: {name: _bare(part) for name, part in value.items()} if key in ("properties", "$defs") else value

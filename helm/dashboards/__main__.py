@@ -1,4 +1,4 @@
-"""Write all dashboards into a folder: python -m helm.dashboards FOLDER."""
+"""Write all Grafana dashboards to a folder: python -m helm.dashboards FOLDER."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ DASHBOARDS = (serving.DASHBOARD, autoscaling.DASHBOARD, model.DASHBOARD, trainin
 
 
 def main(folder: Path) -> None:
-    """Write them, one file each."""
+    """Write one file per dashboard."""
     folder.mkdir(parents=True, exist_ok=True)
     for dashboard in DASHBOARDS:
         (folder / f"{dashboard.name}.json").write_text(draw(dashboard), encoding="utf-8")

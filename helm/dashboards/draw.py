@@ -1,10 +1,10 @@
-"""Grafana's JSON of a dashboard."""
+"""Turn a dashboard into Grafana's JSON."""
 
 import json
 import warnings
 
 with warnings.catch_warnings():
-    # Its second form of dashboards is understood by the newest Grafana only.
+    # Only the newest Grafana reads the second version of its dashboard format.
     warnings.filterwarnings("ignore", "Prefer using dashboardv2", DeprecationWarning)
     from grafana_foundation_sdk.builders import common, dashboard, prometheus, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -15,13 +15,13 @@ from helm.dashboards.panel import Dashboard, Panel
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 OURS = 'namespace="$namespace", release="$release"'
-# Every node of every cluster tells it.
+# A metric that every Ray node has.
 EVERYWHERE = "ray_node_mem_used"
 COLUMNS, HEIGHT = 24, 8
 
 
 def draw(source: Dashboard) -> str:
-    """The dashboard as a file of Grafana's."""
+    """The dashboard as the text of a Grafana JSON file."""
     result = (
         dashboard.Dashboard(source.title)
         .uid(f"roadseg-{source.name}")
@@ -60,7 +60,7 @@ def draw(source: Dashboard) -> str:
 
 
 def _choice(label: str, series: str) -> dashboard.QueryVariable:
-    """What to look at, of the values that a label has."""
+    """A drop-down list of the values of a label."""
     return (
         dashboard.QueryVariable(label)
         .label(label.capitalize())
@@ -71,7 +71,7 @@ def _choice(label: str, series: str) -> dashboard.QueryVariable:
 
 
 def _panel(panel: Panel) -> timeseries.Panel:
-    # Curves lead over a scrape that failed, and not over an hour.
+    # Lines bridge a failed scrape, but not an hour.
     drawn = timeseries.Panel().title(panel.title).description(panel.description).unit(panel.unit).span_nulls(120_000)
     drawn = drawn.datasource(SOURCE).fill_opacity(8).legend(common.VizLegendOptions().show_legend(True))
     for letter, (name, query) in zip("ABCDEFGH", panel.queries.items(), strict=False):

@@ -1,4 +1,4 @@
-"""Model: what is served, and whether what it sees and finds has changed."""
+"""Model: which version is served, and whether its inputs or results have drifted."""
 
 from helm.dashboards.panel import WINDOW, Dashboard, Panel, quantile, rate, total
 
@@ -12,63 +12,62 @@ NEARLY_NONE = (
 DASHBOARD = Dashboard(
     name="model",
     title="roadseg: Model",
-    description="Which version answers, and whether its answers have moved.",
+    description="Which version is served, and whether its results have drifted.",
     rows={
         "Version": (
             Panel(
-                "Replicas, by the version that they have loaded",
-                "Two versions for minutes are a change in place. For long: the new one does not start; the "
-                "RayService's status says why. None: nothing can be answered.",
+                "Replicas by loaded version",
+                "Two versions for some minutes: an update in place. For longer: the new one does not start, and the "
+                "RayService's status says why. None: no upload can be answered.",
                 "short",
                 {"{{model}} {{version}}": total("ray_roadseg_model_loaded", "model, version")},
                 width=12,
             ),
             Panel(
                 "State of the application",
-                "6 is running. 1 and 2 are a change under way, 3 a change that failed: the former version serves on; "
-                "put it or a good one back.",
+                "6 is running, 1 and 2 are an update in progress, 3 is a failed update: the previous version keeps "
+                "serving; deploy it or another good one.",
                 "none",
                 {"{{application}}": total("ray_serve_application_status", "application", how="min")},
             ),
         ),
-        "What it finds": (
+        "Results": (
             Panel(
-                "Share of a picture that is road",
-                "Where the middle or an edge moves for hours, cameras or streets have changed, or the model has: "
-                "look at pictures of before and after, and evaluate on them.",
+                "Road share of a picture",
+                "If a percentile shifts for hours, cameras, streets or the model have changed: compare pictures from "
+                "before and after, and evaluate on them.",
                 "percentunit",
                 {
-                    "a tenth are below": quantile(0.1, SHARE),
-                    "half are below": quantile(0.5, SHARE),
-                    "nine tenths are below": quantile(0.9, SHARE),
+                    "p10": quantile(0.1, SHARE),
+                    "p50": quantile(0.5, SHARE),
+                    "p90": quantile(0.9, SHARE),
                 },
             ),
             Panel(
-                "Drift of the middle, against the last day",
-                "Day and night differ; a step that stays after a change of the model is the model's. Roll back with "
-                "helm rollback.",
+                "Median road share minus that of the last day",
+                "Day and night differ. If a step remains after a model update, the model caused it: helm rollback.",
                 "percentunit",
                 {"{{model}} {{version}}": f"{quantile(0.5, SHARE, 'model, version')} - {DAY}"},
             ),
             Panel(
-                "Pictures with next to no road",
-                "Less than a hundredth. A jump is a covered or turned camera, or pictures that are no streets.",
+                "Share of pictures with less than 1 % road",
+                "A jump means a covered or turned camera, or pictures that do not show streets.",
                 "percentunit",
                 {"{{model}} {{version}}": NEARLY_NONE},
             ),
         ),
-        "What it is given": (
+        "Inputs": (
             Panel(
-                "Refused uploads each second, by reason",
-                "too-large ones: raise app.max_upload_bytes or app.max_pixels if they are wanted. not-an-image: a "
-                "client sends something else.",
+                "Refused uploads per second, by reason",
+                "upload-too-large and image-too-large: raise app.max_upload_bytes or app.max_pixels to accept them. "
+                "not-an-image: a client sends something else.",
                 "reqps",
                 {"{{reason}}": rate("ray_roadseg_rejected_uploads_total", "reason")},
                 width=12,
             ),
             Panel(
-                "Answered pictures each second",
-                "By version: what each answers while both are there.",
+                "Answered pictures per second",
+                "By version; during an update both answer.",
                 "reqps",
                 {"{{model}} {{version}}": rate(f"{SHARE}_count", "model, version")},
                 width=12,

@@ -1,24 +1,24 @@
-"""What a dashboard is made of, as plain data; draw.py makes Grafana's JSON of it.
+"""Dashboards and panels as plain data; draw.py turns them into Grafana's JSON.
 
-In a query, OURS stands for what selects the series of the release that is looked at.
+In a query, OURS stands for the labels that select the chosen release.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-WINDOW = "$__rate_interval"  # Grafana's own: four scrapes at least
+WINDOW = "$__rate_interval"  # Grafana's variable: at least four scrapes
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One question, and its answer.
+    """One chart.
 
     Attributes:
-        title: in plain words.
-        description: what to do when it looks bad.
-        unit: Grafana's name of it.
-        queries: PromQL by the name of its series; `{{label}}` in a name is that label's value.
-        width: of the 24 columns.
+        title: what it shows.
+        description: what to do if it looks bad.
+        unit: Grafana's name of the unit.
+        queries: PromQL by legend; `{{label}}` in a legend is the value of that label.
+        width: how many of the 24 columns it takes.
     """
 
     title: str
@@ -33,11 +33,11 @@ class Dashboard:
     """Panels in rows.
 
     Attributes:
-        name: of the file.
-        title: in Grafana.
-        description: whom it is for.
-        rows: panels by their common heading.
-        runs: whether it is about training runs, among which may be chosen.
+        name: the file's name, without suffix.
+        title: the title in Grafana.
+        description: what it is for.
+        rows: panels by the heading of their row.
+        runs: whether it shows training runs and needs a drop-down list of them.
     """
 
     name: str
@@ -48,27 +48,27 @@ class Dashboard:
 
 
 def rate(counter: str, by: str = "", where: str = "") -> str:
-    """How much a counter grows each second, in all or for each of some labels."""
+    """Growth of a counter per second, summed up or by some labels."""
     return f"sum{_by(by)}(rate({counter}{_select(where)}[{WINDOW}]))"
 
 
 def quantile(share: float, histogram: str, by: str = "", where: str = "") -> str:
-    """The value that a share of the recent observations is below."""
+    """A quantile of recent observations; `share` is in [0, 1]."""
     labels = f"le, {by}" if by else "le"
     return f"histogram_quantile({share}, {rate(f'{histogram}_bucket', labels, where)})"
 
 
 def quantiles(histogram: str, where: str = "") -> dict[str, str]:
-    """The middle, the slow and the slowest."""
+    """Median, 95th and 99th percentile, by legend."""
     return {
-        "half are below": quantile(0.5, histogram, where=where),
-        "95 % are below": quantile(0.95, histogram, where=where),
-        "99 % are below": quantile(0.99, histogram, where=where),
+        "p50": quantile(0.5, histogram, where=where),
+        "p95": quantile(0.95, histogram, where=where),
+        "p99": quantile(0.99, histogram, where=where),
     }
 
 
 def total(gauge: str, by: str = "", where: str = "", how: str = "sum") -> str:
-    """A gauge of all replicas or pods together."""
+    """A gauge aggregated over all replicas or pods, in all or by some labels."""
     return f"{how}{_by(by)}({gauge}{_select(where)})"
 
 

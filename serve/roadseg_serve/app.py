@@ -1,4 +1,4 @@
-"""The graph in one expression, in either of its two forms."""
+"""The serving graph in one expression, for both of its forms."""
 
 from typing import Any
 
@@ -6,8 +6,7 @@ from ray import serve
 from ray.serve import Application
 
 from roadseg_serve.engines.engine import program_of
-from roadseg_serve.graph.fused import Fused
-from roadseg_serve.graph.ingress import Ingress
+from roadseg_serve.graph.ingress import Fused, Ingress
 from roadseg_serve.models import artefact
 from roadseg_serve.settings import AppArgs, StageArgs
 from roadseg_serve.stages.postprocess import Postprocess
@@ -23,7 +22,7 @@ def build(args: AppArgs) -> Application:
     """
     program = program_of(args.predict.engine, gpu=args.predict.num_gpus > 0)
     manifest = artefact.check(artefact.resolve(args.model), [program])
-    # What Ray itself answers where the ingress has no room; of the other stages, the ingress says it.
+    # What Ray answers if the queue of the ingress is full; for the other stages the ingress answers.
     refusal = {"backpressure_config": args.backpressure_config.model_dump()}
     if args.form == "fused":
         fused_args = args.predict.model_copy(update={"max_ongoing_requests": args.ingress.max_ongoing_requests})

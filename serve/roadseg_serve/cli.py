@@ -10,9 +10,8 @@ import typer
 
 from roadseg_serve.engines.engine import EngineName
 from roadseg_serve.errors import InputError, RoadsegError, StartError
-from roadseg_serve.http.log import LogFormat
 from roadseg_serve.messages import AnswerOptions, Format
-from roadseg_serve.settings import listens_itself, read_settings
+from roadseg_serve.settings import LogFormat, listens_itself, read_settings
 
 MODEL_HELP = "Model version: bundled:small, a folder, file:///absolute/path, or s3://bucket/path."
 
@@ -39,7 +38,7 @@ def run(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
     log_format: Annotated[
         LogFormat, typer.Option(help="Format of the logs in /tmp/ray/session_latest/logs/serve.")
-    ] = LogFormat.TEXT,
+    ] = "text",
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -68,7 +67,7 @@ def run(
         if listens_itself(args):
             open_replica_port(port)
         # Ray is slow to load, and reads the environment as it loads.
-        from roadseg_serve.graph.local import serve_until_stopped  # noqa: PLC0415
+        from roadseg_serve.local_server import serve_until_stopped  # noqa: PLC0415
 
         serve_until_stopped(args, host=host, port=port, log_format=log_format, metrics_port=metrics_port)
     except StartError as error:
@@ -182,7 +181,7 @@ def set_ray_environment() -> None:
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     # Its HTTP server uses our request ids, and trusts no forwarded client address.
-    os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "roadseg_serve.http.request_id:around_ray"
+    os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "roadseg_serve.graph.ray_proxy:middleware"
     os.environ["FORWARDED_ALLOW_IPS"] = ""
     # The log goes to files; printing it as well would double the cost.
     os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"

@@ -2,8 +2,7 @@
 
 Axes: H height, W width, C channel (R, G, B). All arrays are uint8.
 
-`times_s` says how long each step of the work took, in seconds, by name: decode, resize, queue, infer, encode. Every
-stage adds its own to those of the stage before.
+`times_s` is the time of each step in seconds, by name: decode, resize, queue, infer, encode. Every stage adds its own.
 """
 
 from collections.abc import Mapping
@@ -19,16 +18,15 @@ UInt8Array = npt.NDArray[np.uint8]
 
 
 class Format(StrEnum):
-    """What a client may ask for."""
+    """The formats of an answer."""
 
-    JPEG = "jpeg"  # the mask as 8-bit grey JPEG
-    PNG = "png"  # the mask without loss
-    PROBABILITY = "probability"  # 8-bit grey PNG: 255 is surely road
-    OVERLAY = "overlay"  # the picture with the road coloured, JPEG
+    JPEG = "jpeg"  # the mask, 8-bit grey JPEG
+    PNG = "png"  # the mask, 8-bit grey PNG, lossless
+    PROBABILITY = "probability"  # 8-bit grey PNG: 255 is certainly road
+    OVERLAY = "overlay"  # the picture with its road coloured, JPEG
     JSON = "json"  # road share, size, model and the mask
 
 
-# What the body of each is.
 MEDIA_TYPES = {
     Format.JPEG: "image/jpeg",
     Format.PNG: "image/png",
@@ -40,11 +38,11 @@ MEDIA_TYPES = {
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """How a client wants the answer.
+    """What a client wants.
 
     Attributes:
-        format: of the body.
-        threshold: in [0, 1], instead of the model's own.
+        format: of the answer's body.
+        threshold: in [0, 1]; None means the server's own.
     """
 
     format: Format = Format.JPEG
@@ -53,7 +51,7 @@ class AnswerOptions:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the frame lies in the model's input: in the top left corner, scaled; the rest is repeated edge.
+    """Where the scaled frame lies in the model's input: at the top left; its edge is repeated to fill the rest.
 
     Attributes:
         frame_height: of the upright frame, pixels.
@@ -74,9 +72,9 @@ class Frame:
 
     Attributes:
         input_HWC: RGB in [0, 255]; sides are multiples of the size rule's `multiple_px`.
-        placement: the way back to the frame's own size.
-        size_rule: by which it was fitted; a model of another rule does not take it.
-        picture_HWC: the upright frame itself, RGB, where the answer will show it.
+        placement: for resizing back to the frame's own size.
+        size_rule: by which it was scaled; a model with another rule raises RefitError.
+        picture_HWC: the upright frame itself, RGB, if the answer will show it.
         times_s: decode and resize.
     """
 
@@ -87,21 +85,14 @@ class Frame:
     times_s: Mapping[str, float] = field(default_factory=dict)
 
     def predicted(self, prob_HW: UInt8Array, *, threshold: float, model: "ModelName", infer_s: float) -> "Prediction":
-        """What a model says about this frame; see `Prediction`.
-
-        Args:
-            prob_HW: road probability in input coordinates.
-            threshold: the model's own, in [0, 1].
-            model: which version answered.
-            infer_s: how long it took.
-        """
+        """The `Prediction` for this frame, which took the model `infer_s`."""
         times_s = {**self.times_s, "infer": infer_s}
         return Prediction(prob_HW, self.placement, threshold=threshold, model=model, times_s=times_s)
 
 
 @dataclass(frozen=True)
 class ModelName:
-    """Which model version answered, so that an answer never claims another's."""
+    """The model version that made an answer."""
 
     name: str
     version: str
@@ -109,14 +100,14 @@ class ModelName:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says about one frame.
+    """The model's output for one frame.
 
     Attributes:
-        prob_HW: road probability in input coordinates: 0 is surely not road, 255 surely road.
-        placement: the way back to the frame's own size.
+        prob_HW: road probability in input coordinates: 0 is certainly not road, 255 certainly road.
+        placement: the frame's.
         threshold: the model's own, in [0, 1].
-        model: which version answered.
-        times_s: the frame's, and queue and infer.
+        model: the version that predicted.
+        times_s: decode, resize and infer.
     """
 
     prob_HW: UInt8Array
@@ -131,10 +122,10 @@ class Answer:
     """The answer to one upload.
 
     Attributes:
-        body: in the format of the wish.
+        body: in the requested format.
         media_type: of the body.
-        model: which version answered.
-        road_share: of the frame's pixels, in [0, 1].
+        model: the version that answered.
+        road_share: fraction of the frame's pixels that are road, in [0, 1].
         times_s: of every step.
     """
 

@@ -1,6 +1,7 @@
-"""All settings of the serving graph: one typed tree that the command line, a Serve config file and the chart share.
+"""All settings of the serving graph: one typed tree for the command line, Serve config files and the chart.
 
-Fields that Ray Serve has too keep Ray Serve's names.
+Fields that Ray Serve has too keep Ray Serve's names. pydantic-settings would save nothing here: one YAML file is easily
+read, and its errors would have to be turned into one line with the file's name all the same.
 """
 
 import math
@@ -18,27 +19,29 @@ Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-# Each check says anew which model is there (see `ModelMetrics.note_loaded`), and Ray exports every ten seconds.
+LogFormat = Literal["text", "json"]
+
+# Each health check also refreshes the metric of the loaded model (`ModelMetrics.note_loaded`); Ray exports every 10 s.
 MODEL_HEALTH_CHECK_PERIOD_S = 5.0
 
 
 class Settings(BaseModel):
-    """A part of the settings: read-only, and a misspelt key is an error."""
+    """One group of settings: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class AutoscalingConfig(Settings):
-    """How many replicas a stage has, by its load.
+    """Scale the replicas of a stage with its load.
 
     Attributes:
-        min_replicas: fewest; 0 lets the stage go when nobody asks, and the first request then waits for its start.
-        max_replicas: most.
-        initial_replicas: at the start; default: the fewest.
-        target_ongoing_requests: requests, waiting or worked on, for which there shall be one replica.
-        upscale_delay_s: how long there must be too much to do before replicas are added.
-        downscale_delay_s: how long there must be too little before they are taken away.
-        look_back_period_s: over how long the load is averaged; it is reported every ten seconds.
+        min_replicas: lower limit; 0 stops the stage while it is idle, and the next request waits for its start.
+        max_replicas: upper limit.
+        initial_replicas: at the start; default: `min_replicas`.
+        target_ongoing_requests: requests per replica, waiting or in progress.
+        upscale_delay_s: how long the load must be too high before replicas are added.
+        downscale_delay_s: how long the load must be too low before replicas are removed.
+        look_back_period_s: window over which the load is averaged; replicas report it every ten seconds.
     """
 
     min_replicas: Annotated[int, Field(ge=0)] = 1
@@ -55,7 +58,7 @@ class AutoscalingConfig(Settings):
         if not self.min_replicas <= initial <= self.max_replicas:
             raise ValueError(
                 f"min_replicas ({self.min_replicas}), initial_replicas ({initial}) and max_replicas "
-                f"({self.max_replicas}) must not fall in this order"
+                f"({self.max_replicas}) must be in ascending order"
             )
         return self
 
@@ -64,15 +67,15 @@ class StageArgs(Settings):
     """How one stage is deployed.
 
     Attributes:
-        num_replicas: processes of this stage; not together with `autoscaling_config`.
-        autoscaling_config: their number by load instead.
-        num_cpus: CPUs that Ray sets aside for each; a fraction lets stages share one.
-        max_ongoing_requests: requests that one replica works on at once; more wait before it.
-        max_queued_requests: of each caller, that may wait before the stage; further ones are refused. -1 is no limit.
+        num_replicas: processes of this stage; excludes `autoscaling_config`.
+        autoscaling_config: scales the number of replicas with the load.
+        num_cpus: CPUs that Ray reserves for each replica; with fractions, stages share a CPU.
+        max_ongoing_requests: requests that one replica works on at the same time.
+        max_queued_requests: requests that may wait for the stage, per caller; more are refused. -1 means no limit.
         max_replicas_per_node: spreads the replicas over nodes.
-        max_surge_percent: how many replicas of a new version may be there beside the old ones while they are replaced.
-            0 needs no room for more, and lets a stage of one replica pause meanwhile.
-        graceful_shutdown_timeout_s: how long a replica that is taken away may finish its requests.
+        max_surge_percent: extra replicas during an update, in percent. With 0, updates need no extra CPUs, but a stage
+            with one replica is down while it is replaced.
+        graceful_shutdown_timeout_s: how long a stopping replica may finish its requests.
     """
 
     num_replicas: Positive | None = None
@@ -94,31 +97,37 @@ class StageArgs(Settings):
         if scaling.target_ongoing_requests > self.max_ongoing_requests:
             raise ValueError(
                 f"target_ongoing_requests ({scaling.target_ongoing_requests:g}) is more than max_ongoing_requests "
-                f"({self.max_ongoing_requests}): a replica never has so many, so it would scale too late; "
+                f"({self.max_ongoing_requests}): no replica reaches it, so the stage would scale too late; "
                 "lower the first or raise the second"
             )
         return self
 
     @property
     def most_replicas(self) -> int:
-        """Replicas at the most, apart from those that replace others."""
+        """The most replicas outside an update."""
         return self.num_replicas or (self.autoscaling_config.max_replicas if self.autoscaling_config else 1)
 
+    @property
+    def most_cpus(self) -> float:
+        """CPUs of all replicas during an update."""
+        extra = math.ceil(self.most_replicas * self.max_surge_percent / 100)
+        return (self.most_replicas + extra) * self.num_cpus
+
     def deployment_options(self) -> dict[str, Any]:
-        """What `serve.deployment` is told of this stage."""
+        """Arguments of `serve.deployment`."""
         options = self.model_dump(include=set(StageArgs.model_fields) - {"num_cpus"}, exclude_none=True)
         return options | {"ray_actor_options": {"num_cpus": self.num_cpus}}
 
 
 class ModelArgs(StageArgs):
-    """How the model is deployed; its engine has a thread for each whole CPU in `num_cpus`, and at least one.
+    """How the model is deployed; its engine runs one thread per whole CPU in `num_cpus`, and at least one.
 
     Attributes:
-        engine: what computes; `auto` is torch on a GPU, else OpenVINO, else ONNX Runtime.
-        num_gpus: GPUs that Ray sets aside for each replica; a fraction lets replicas share one.
-        max_batch_size: most frames in one prediction.
-        batch_wait_timeout_s: how long a frame waits for others; 0 takes what is there.
-        max_concurrent_batches: predictions at once; the next one gathers its frames meanwhile.
+        engine: inference engine; `auto` is torch on a GPU, else OpenVINO, else ONNX Runtime.
+        num_gpus: GPUs that Ray reserves for each replica; with fractions, replicas share a GPU.
+        max_batch_size: most frames in one batch.
+        batch_wait_timeout_s: how long a frame waits for others; 0 takes the frames that are waiting already.
+        max_concurrent_batches: batches at the same time; the next one collects frames meanwhile.
     """
 
     engine: EngineName | Literal["auto"] = "auto"
@@ -136,7 +145,7 @@ class ModelArgs(StageArgs):
         return max(1, math.floor(self.num_cpus))
 
     def deployment_options(self) -> dict[str, Any]:
-        """What `serve.deployment` is told of the model."""
+        """Arguments of `serve.deployment`."""
         return super().deployment_options() | {
             "health_check_period_s": MODEL_HEALTH_CHECK_PERIOD_S,
             "ray_actor_options": self.model_dump(include={"num_cpus", "num_gpus"}),
@@ -146,7 +155,7 @@ class ModelArgs(StageArgs):
     def _gpu_is_used(self) -> Self:
         if self.num_gpus and self.engine not in ("auto", "torch"):
             raise ValueError(
-                f"the engine {self.engine} computes on the CPU, so num_gpus ({self.num_gpus:g}) would lie idle; "
+                f"the engine {self.engine} runs on the CPU, so the GPU (num_gpus: {self.num_gpus:g}) would be idle; "
                 "set it to 0, or engine to torch"
             )
         return self
@@ -164,11 +173,11 @@ class ModelArgs(StageArgs):
 
 
 class BackpressureConfig(Settings):
-    """What a client hears when a stage cannot take more.
+    """The answer when the queue of a stage is full.
 
     Attributes:
-        status_code: 503 says that the server is at its limit; 429, that the client asks too much.
-        retry_after_s: when it may try again.
+        status_code: 503 blames the server, 429 the client.
+        retry_after_s: sent as `Retry-After`.
     """
 
     status_code: Literal[503, 429] = 503
@@ -176,16 +185,16 @@ class BackpressureConfig(Settings):
 
 
 class GateArgs(Settings):
-    """Who may ask, how often, and for how long: docs/security.md.
+    """Access control, rate limit and timeouts: docs/security.md.
 
     Attributes:
-        api_keys_file: of the valid API keys, one a line; read again when it changes. Without keys, all may ask.
-        api_keys_env: instead of a file, the name of an environment variable that holds them.
-        rate_limit: of one client, such as 10/second or 1000/5minutes; each replica that speaks HTTP counts for itself.
-        trusted_proxies: networks whose word about the client's address is believed, such as 10.0.0.0/8.
-        cors_origins: of pages elsewhere that may ask from within a browser, such as https://maps.example; * is any.
-        receive_timeout_s: for the body of a request to arrive.
-        request_timeout_s: for a request to be answered, from its first line on.
+        api_keys_file: file of valid API keys, one per line; read again when it changes. Without keys, access is open.
+        api_keys_env: environment variable with the keys, instead of a file.
+        rate_limit: per client, such as 10/second or 1000/5minutes; each HTTP replica counts separately.
+        trusted_proxies: networks whose `X-Forwarded-For` is believed, such as 10.0.0.0/8.
+        cors_origins: origins of other web pages that may call this server, such as https://maps.example; * allows all.
+        receive_timeout_s: for receiving the body of a request.
+        request_timeout_s: for the whole request, from its first line to the end of the answer.
     """
 
     api_keys_file: Path | None = None
@@ -200,13 +209,15 @@ class GateArgs(Settings):
     @classmethod
     def _is_a_rate(cls, rate_limit: str | None) -> str | None:
         if rate_limit is not None:
-            from roadseg_serve.http.rate import parse_rate  # noqa: PLC0415 slow to load, and rarely needed
+            import limits  # noqa: PLC0415 slow to load, and rarely needed
 
-            parse_rate(rate_limit)
+            rate, *others = limits.parse_many(rate_limit)
+            if others or rate.amount < 1:
+                raise ValueError(f"{rate_limit!r} is not one rate such as 10/second")
         return rate_limit
 
     @model_validator(mode="after")
-    def _has_one_place_of_keys(self) -> Self:
+    def _has_one_source_of_keys(self) -> Self:
         if self.api_keys_file is not None and self.api_keys_env is not None:
             raise ValueError("give api_keys_file or api_keys_env, not both")
         return self
@@ -216,18 +227,18 @@ class AppArgs(Settings):
     """All settings of the serving graph; the defaults fit a laptop with two CPUs.
 
     Attributes:
-        model: which model version to serve; see `artefact.resolve`.
-        form: `staged` deploys each stage on its own; `fused` puts all of them into the processes of the model, which
-            saves the ways between them on one machine. The masks are the same.
+        model: model version to serve; see `artefact.resolve`.
+        form: `staged` deploys each stage separately; `fused` runs all stages in the replicas of the model, which is
+            faster on one machine. The masks are the same.
         threshold: in [0, 1], instead of the model's own.
-        max_upload_bytes: of one uploaded file.
-        max_pixels: of one picture, width times height.
-        gate: who may ask, how often, and for how long.
-        backpressure_config: what a client hears when there is too much to do.
-        ingress: how the HTTP stage is deployed; fused, it is not.
-        preprocess: how the decoding stage is deployed; fused, it is not.
-        predict: how the model is deployed; fused, with everything else.
-        postprocess: how the stage that makes masks is deployed; fused, it is not.
+        max_upload_bytes: limit for one uploaded file.
+        max_pixels: limit for one picture, width times height.
+        gate: access control, rate limit and timeouts.
+        backpressure_config: the answer when the server is too busy.
+        ingress: deployment of the HTTP stage; not used if fused.
+        preprocess: deployment of the decoding stage; not used if fused.
+        predict: deployment of the model; if fused, of everything.
+        postprocess: deployment of the stage that makes masks; not used if fused.
     """
 
     model: str = "bundled:small"
@@ -244,32 +255,25 @@ class AppArgs(Settings):
 
     @property
     def num_cpus(self) -> int:
-        """Whole CPUs that Ray needs for the graph, and for the replicas that replace others."""
-        stages = (
-            [self.predict] if self.form == "fused" else [self.ingress, self.preprocess, self.predict, self.postprocess]
-        )
-        return math.ceil(
-            sum(
-                (stage.most_replicas + math.ceil(stage.most_replicas * stage.max_surge_percent / 100)) * stage.num_cpus
-                for stage in stages
-            )
-        )
+        """Whole CPUs that Ray needs for all replicas, including the extra ones during an update."""
+        staged = [self.ingress, self.preprocess, self.predict, self.postprocess]
+        return math.ceil(sum(stage.most_cpus for stage in (staged if self.form == "staged" else [self.predict])))
 
 
 def listens_itself(args: AppArgs) -> bool:
-    """Whether, on one machine, the graph is one replica that needs no proxy before it."""
+    """Whether, on one machine, a single replica serves HTTP itself, without a proxy in front."""
     return args.form == "fused" and args.predict.most_replicas == 1
 
 
 def read_settings(path: Path | None, **replaced: Any) -> AppArgs:
-    """The settings of a YAML file, or the defaults.
+    """Read the settings from a YAML file.
 
     Args:
-        path: of the file.
-        replaced: fields that are said elsewhere; None leaves the file's, or the default.
+        path: of the file; None means the defaults.
+        replaced: top-level fields that replace those of the file, unless they are None.
 
     Raises:
-        SettingsError: the file cannot be read, or says what there is not.
+        SettingsError: the file cannot be read, or a setting is unknown or invalid.
     """
     settings = {} if path is None else _read_yaml(path)
     settings |= {field: value for field, value in replaced.items() if value is not None}
@@ -286,5 +290,5 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(f"cannot read {path} ({error}); give a YAML file of settings") from error
     if not isinstance(settings, dict):
-        raise SettingsError(f"{path} holds no settings; write lines such as `model: bundled:small`")
+        raise SettingsError(f"{path} has no settings; write lines such as `model: bundled:small`")
     return settings

@@ -94,7 +94,7 @@ def test_objectives_that_cannot_be_are_refused(refused: str) -> None:
 
 def test_values_name_the_thresholds_that_there_are() -> None:
     text = (CHART / "values.yaml").read_text()
-    told = re.search(r"all that Prometheus knows: ([\d, #\n]+) or more", text)
+    told = re.search(r"bucket of Ray's latency histogram: ([\d, #\n]+) or more", text)
     assert told
     numbers = [int(number) for number in re.findall(r"\d+", told[1])]
     assert numbers == DEFAULT_LATENCY_BUCKET_MS[: len(numbers)]

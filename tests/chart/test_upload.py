@@ -71,7 +71,7 @@ def test_the_truth_passes(road: Image.Image) -> None:
         (lambda road: road.point(lambda _: 0), "IoU 0.000"),
         (lambda road: road.point(lambda _: 255), "IoU 0.426"),
         (lambda road: road.transpose(Image.Transpose.FLIP_TOP_BOTTOM), "IoU"),
-        (lambda road: road.resize((240, 180)), "the mask is (180, 240) and the picture (360, 480)"),
+        (lambda road: road.resize((240, 180)), "the mask is (180, 240), but the picture is (360, 480)"),
     ],
     ids=["nothing", "everything", "upside down", "another size"],
 )

@@ -163,7 +163,7 @@ def test_both_rooms_bring_a_picture_to_the_same_input(
     published: Path, config: TrainConfig, height: int, width: int
 ) -> None:
     image_HWC = np.random.default_rng(2).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    served = preprocess.fit(image_HWC, reader.read(published).manifest.input.size)
+    served = preprocess.resize_and_pad(image_HWC, reader.read(published).manifest.input.size)
     np.testing.assert_array_equal(served.input_HWC, geometry.fit(image_HWC, geometry.SizeRule.of(config)))
 
 
@@ -171,10 +171,12 @@ def test_both_rooms_bring_a_picture_to_the_same_input(
 def test_both_rooms_bring_a_probability_back_alike(
     published: Path, config: TrainConfig, height: int, width: int
 ) -> None:
-    frame = preprocess.fit(np.zeros((height, width, 3), np.uint8), reader.read(published).manifest.input.size)
+    frame = preprocess.resize_and_pad(
+        np.zeros((height, width, 3), np.uint8), reader.read(published).manifest.input.size
+    )
     prob_HW = np.random.default_rng(3).integers(0, 256, frame.input_HWC.shape[:2], dtype=np.uint8)
     trained_HW = geometry.unfit(prob_HW, geometry.SizeRule.of(config), height, width)
-    np.testing.assert_array_equal(postprocess.unfit(prob_HW, frame.placement), trained_HW)
+    np.testing.assert_array_equal(postprocess.resize_back(prob_HW, frame.placement), trained_HW)
 
 
 def test_both_rooms_call_the_same_pixels_road() -> None:

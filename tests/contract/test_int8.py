@@ -22,7 +22,7 @@ from roadseg_serve.engines.engine import create_engine
 from roadseg_serve.messages import UInt8Array
 from roadseg_serve.models import artefact as reader
 from roadseg_serve.models.artefact import Artefact
-from roadseg_serve.stages.preprocess import fit
+from roadseg_serve.stages.preprocess import resize_and_pad
 from roadseg_train.config import TrainConfig, tiny
 from roadseg_train.data.dataset import Frame, find_frames
 from roadseg_train.data.geometry import SizeRule
@@ -86,7 +86,7 @@ def version(tmp_path_factory: pytest.TempPathFactory, frames: QuantisationFrames
 def streets() -> UInt8Array:
     """image_BHWC of the held-out streets, at the model's size."""
     rule = reader.read(BUNDLED).manifest.input.size
-    return np.stack([fit(draw(scene)[0], rule).input_HWC for scene in HELDOUT])
+    return np.stack([resize_and_pad(draw(scene)[0], rule).input_HWC for scene in HELDOUT])
 
 
 def test_it_is_smaller_and_has_the_same_input_and_output(version: Artefact) -> None:

@@ -14,7 +14,7 @@ from roadseg_serve.app import build
 from roadseg_serve.messages import Answer, AnswerOptions
 from roadseg_serve.settings import AppArgs
 
-Segment = Callable[..., Answer]  # of bytes, and of a wish where there is one
+Segment = Callable[..., Answer]  # of bytes, and of a options where there is one
 
 
 @pytest.fixture(scope="module", params=["staged", "fused"])
@@ -31,8 +31,8 @@ def segment(request: pytest.FixtureRequest, red_artefact: Path) -> Iterator[Segm
     args = AppArgs(model=str(red_artefact), form=request.param, max_pixels=2_000_000)
     handle = serve.run(build(args), _local_testing_mode=True)
 
-    def once(data: bytes, wish: AnswerOptions | None = None) -> Answer:
-        answer: Answer = handle.segment.remote(data, wish or AnswerOptions()).result(timeout_s=30)
+    def once(data: bytes, options: AnswerOptions | None = None) -> Answer:
+        answer: Answer = handle.segment.remote(data, options or AnswerOptions()).result(timeout_s=30)
         return answer
 
     yield once

@@ -1,4 +1,4 @@
-"""Any picture through the graph, and out again in every format, checked pixel by pixel."""
+"""Any picture through the graph, in every format, checked pixel by pixel."""
 
 import base64
 import io
@@ -222,7 +222,7 @@ def test_any_picture_in_every_format(segment: Segment, name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (13, 7), (333, 217), (1242, 375), (8000, 200)])
-def test_all_formats_tell_the_same_road_at_any_size(segment: Segment, size: tuple[int, int]) -> None:
+def test_all_formats_agree_at_any_size(segment: Segment, size: tuple[int, int]) -> None:
     width, height = size
     y, x = np.mgrid[:height, :width]
     picture_HWC = np.zeros((height, width, 3), np.uint8)
@@ -235,7 +235,7 @@ def test_all_formats_tell_the_same_road_at_any_size(segment: Segment, size: tupl
 
 
 @pytest.mark.parametrize(("threshold", "least_red"), [(0.0, 0), (0.25, 64), (0.5, 128), (0.8, 204), (1.0, 255)])
-def test_the_threshold_of_the_wish(segment: Segment, threshold: float, least_red: int) -> None:
+def test_the_threshold_of_the_options(segment: Segment, threshold: float, least_red: int) -> None:
     red_HW = np.arange(160 * 64).reshape(64, 160) % 256
     picture_HWC = np.stack([red_HW, 255 - red_HW, red_HW], axis=-1).astype(np.uint8)
     answer = segment(file_of(Image.fromarray(picture_HWC), "PNG"), AnswerOptions(Format.PNG, threshold))

@@ -1,28 +1,30 @@
-"""The routes behind a gate of the test's choice, over a service that answers by hand."""
+"""The routes with settings of the test's choice, over a pipeline written by hand."""
 
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import httpx
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message
 
+from roadseg_serve.errors import RequestError
 from roadseg_serve.http.api import Service, create_api
 from roadseg_serve.http.stream import Streams
 from roadseg_serve.messages import Answer, AnswerOptions, ModelName
 from roadseg_serve.models.manifest import Manifest
 from roadseg_serve.observe.status import Status
-from roadseg_serve.settings import BackpressureConfig, GateArgs
+from roadseg_serve.settings import AppArgs, BackpressureConfig, GateArgs
 from tests.red import red_manifest
 
 MODEL = ModelName("red", "1")
+MAX_UPLOAD_BYTES = 1000
+Segment = Callable[[bytes, AnswerOptions], Awaitable[Answer]]
 UPLOAD: dict[str, Any] = {"files": {"file": ("road.png", b"picture")}}
 
 
-async def echo(data: bytes, _wish: AnswerOptions) -> Answer:
+async def echo(data: bytes, _options: AnswerOptions) -> Answer:
     return Answer(b"mask of " + data, "image/jpeg", MODEL, 0.5, {"decode": 0.0021, "infer": 0.0304})
 
 
@@ -45,22 +47,39 @@ async def watched() -> Status:
     )
 
 
+class HandPipeline:
+    """A `Pipeline` of two functions."""
+
+    def __init__(self, segment: Segment, probe: Callable[[], Awaitable[ModelName]]) -> None:
+        self._segment = segment
+        self._probe = probe
+
+    async def segment(self, data: bytes, options: AnswerOptions) -> Answer:
+        return await self._segment(data, options)
+
+    async def probe(self) -> ModelName:
+        return await self._probe()
+
+
 def api_of(
-    gate: GateArgs | None = None, segment: Callable[[bytes, AnswerOptions], Awaitable[Answer]] = echo, **replaced: Any
+    gate: GateArgs | None = None,
+    segment: Segment = echo,
+    *,
+    probe: Callable[[], Awaitable[ModelName]] = answering,
+    manifest: Manifest | None = None,
+    max_upload_bytes: int = MAX_UPLOAD_BYTES,
+    backpressure: BackpressureConfig | None = None,
+    note_refusal: Callable[[RequestError], None] = lambda _error: None,
 ) -> FastAPI:
-    manifest = Manifest.model_validate_json(json.dumps(red_manifest({"model.onnx": b"x", "model.pt2": b"x"})))
-    service = Service(
-        segment=segment,
-        probe=answering,
-        manifest=manifest,
-        max_upload_bytes=1000,
-        note_refusal=lambda _error: None,
-        backpressure=BackpressureConfig(),
+    red = Manifest.model_validate_json(json.dumps(red_manifest({"model.onnx": b"x", "model.pt2": b"x"})))
+    args = AppArgs(
+        max_upload_bytes=max_upload_bytes,
         gate=gate or GateArgs(),
-        status=watched,
-        streams=Streams(segment, max_frame_bytes=1000, max_streams=1, note_refusal=lambda _error: None),
+        backpressure_config=backpressure or BackpressureConfig(),
     )
-    return create_api(replace(service, **replaced))
+    streams = Streams(segment, max_frame_bytes=MAX_UPLOAD_BYTES, max_streams=1, note_refusal=note_refusal)
+    pipeline = HandPipeline(segment, probe)
+    return create_api(Service(pipeline, manifest or red, args, note_refusal, streams, watched))
 
 
 def ask(api: ASGIApp, method: str, path: str, peer: str = "192.0.2.1", **options: Any) -> httpx.Response:

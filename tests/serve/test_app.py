@@ -1,4 +1,4 @@
-"""The graph as it is built: which deployments there are, and what stops it."""
+"""The graph that `build` makes: its deployments, and what stops it."""
 
 from pathlib import Path
 

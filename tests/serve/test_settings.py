@@ -1,4 +1,4 @@
-"""The settings: what is accepted, and what is refused when they are read."""
+"""The settings: valid and invalid ones."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ SCALING = {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 4}
         ({"predict": {"autoscaling_config": SCALING, "max_surge_percent": 50}}, 8),
     ],
 )
-def test_ray_gets_room_for_the_graph_and_for_what_replaces_it(settings: dict[str, Any], num_cpus: int) -> None:
+def test_ray_gets_cpus_for_all_replicas_and_their_replacements(settings: dict[str, Any], num_cpus: int) -> None:
     assert AppArgs.model_validate(settings).num_cpus == num_cpus
 
 
@@ -49,14 +49,14 @@ def test_ray_gets_room_for_the_graph_and_for_what_replaces_it(settings: dict[str
         ),
         ({"preprocess": {"max_batch_size": 8}}, "Extra inputs"),
         ({"predict": {"engine": "tensorrt"}}, "'openvino'"),
-        ({"predict": {"engine": "openvino", "num_gpus": 1}}, "computes on the CPU"),
-        ({"predict": {"engine": "openvino-int8", "num_gpus": 0.5}}, "computes on the CPU"),
-        ({"predict": {"engine": "onnxruntime", "num_gpus": 1}}, "computes on the CPU"),
+        ({"predict": {"engine": "openvino", "num_gpus": 1}}, "runs on the CPU"),
+        ({"predict": {"engine": "openvino-int8", "num_gpus": 0.5}}, "runs on the CPU"),
+        ({"predict": {"engine": "onnxruntime", "num_gpus": 1}}, "runs on the CPU"),
         ({"predict": {"num_gpus": 2}}, "less than or equal to 1"),
         ({"predict": {"num_gpus": -1}}, "greater than or equal to 0"),
         ({"preprocess": {"num_gpus": 1}}, "Extra inputs"),
         ({"preprocess": {"num_replicas": 2, "autoscaling_config": SCALING}}, "not both"),
-        ({"preprocess": {"autoscaling_config": SCALING | {"min_replicas": 5}}}, "this order"),
+        ({"preprocess": {"autoscaling_config": SCALING | {"min_replicas": 5}}}, "ascending order"),
         ({"preprocess": {"autoscaling_config": SCALING | {"target_ongoing_requests": 9}}}, "scale too late"),
         ({"backpressure_config": {"status_code": 500}}, "503 or 429"),
     ],
@@ -66,7 +66,7 @@ def test_mistakes_are_refused_with_the_reason(settings: dict[str, Any], reason: 
         AppArgs.model_validate(settings)
 
 
-def test_a_stage_tells_ray_what_ray_understands() -> None:
+def test_ray_accepts_the_deployment_options() -> None:
     options = StageArgs.model_validate({"autoscaling_config": SCALING, "max_queued_requests": 5}).deployment_options()
     # Ray's own schema is the reference: it refuses what it does not know.
     schema = DeploymentSchema(name="Stage", **options)
@@ -77,7 +77,7 @@ def test_a_stage_tells_ray_what_ray_understands() -> None:
 
 
 @pytest.mark.parametrize("engine", ["auto", "torch"])
-def test_a_gpu_is_set_aside_for_the_model_alone(engine: str) -> None:
+def test_only_the_model_reserves_a_gpu(engine: str) -> None:
     args = AppArgs.model_validate({"predict": {"engine": engine, "num_gpus": 0.5}})
     assert args.predict.deployment_options()["ray_actor_options"] == {"num_cpus": 1.0, "num_gpus": 0.5}
     assert args.preprocess.deployment_options()["ray_actor_options"] == {"num_cpus": 0.25}
@@ -99,7 +99,7 @@ def test_one_fused_replica_needs_no_proxy(settings: dict[str, Any], alone: bool)
     assert listens_itself(AppArgs.model_validate(settings)) == alone
 
 
-def test_a_file_says_it_and_the_command_line_says_it_over(tmp_path: Path) -> None:
+def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     path = tmp_path / "roadseg.yaml"
     path.write_text("model: models/a/1\nthreshold: 0.25\npredict:\n  max_batch_size: 4\n")
     args = read_settings(path, model="models/a/2", form=None)
@@ -111,7 +111,7 @@ def test_a_file_says_it_and_the_command_line_says_it_over(tmp_path: Path) -> Non
     ("text", "reason"),
     [
         ("modle: x", "modle: Extra inputs"),
-        ("- a list", "holds no settings"),
+        ("- a list", "has no settings"),
         ("a: [", "cannot read"),
         ("predict: {max_batch_size: 99}", "predict: Value error, max_ongoing_requests"),
     ],

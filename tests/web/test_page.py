@@ -45,7 +45,7 @@ def test_a_picture_is_dropped_a_key_is_given_and_the_road_is_shown(page: Browser
     assert not page.is_shown("#ask")
     page.drop(file, "#drop")
     wait_until(lambda: page.is_shown("#ask"))
-    assert "asks for an API key" in page.text("#status")
+    assert "needs an API key" in page.text("#status")
 
     give(page, "the-key-of-may")
     wait_until(lambda: "not valid" in page.text("#status"))

@@ -23,7 +23,7 @@ def give(page: Browser, key: str) -> None:
 def test_figures_are_for_who_has_a_key(page: Browser, server: Server) -> None:
     page.open(f"{server.url}/status")
     wait_until(lambda: page.is_shown("#ask"))
-    assert "asks for an API key" in page.text("#say")
+    assert "needs an API key" in page.text("#say")
     assert not page.is_shown("#all")
     give(page, "the-key-of-may")
     wait_until(lambda: "not valid" in page.text("#say"))
@@ -40,7 +40,7 @@ def test_what_happens_is_shown(page: Browser, server: Server, file: Path) -> Non
     wait_until(lambda: SERVED in page.text("#model"))
     assert "healthy" in page.text("#deployments")
     assert "1 of 1" in page.text("#deployments")
-    wait_until(lambda: "counts are those of the " in page.text("#window"))
+    wait_until(lambda: "counts cover the " in page.text("#window"))
 
     picture = file.read_bytes()
     with httpx.Client(base_url=server.url, headers=HEADERS, timeout=ANSWER_TIMEOUT_S) as client:
@@ -62,9 +62,9 @@ def test_what_happens_is_shown(page: Browser, server: Server, file: Path) -> Non
     wait_until(lambda: "not-an-image\t2" in page.text("#reasons"))
     steps = page.run("[...document.querySelectorAll('#steps th')].map(cell => cell.innerText)")
     assert steps == ["decode", "resize", "queue", "infer", "encode", "total"]
-    assert "frames are predicted together" in page.text("#batch")
+    assert "frames on average" in page.text("#batch")
     # A chart has the figures as words too, and as many points as there are moments.
-    assert "Pictures, the last" in str(page.run("document.querySelector('#tiles svg').ariaLabel"))
+    assert "Pictures, last" in str(page.run("document.querySelector('#tiles svg').ariaLabel"))
     wait_until(lambda: str(page.run("document.querySelectorAll('#tiles path')[1].getAttribute('d')")).count("L") >= 2)
     # Nothing is asked for but by this server.
     asked = page.run("performance.getEntriesByType('resource').map(entry => entry.name)")
@@ -85,7 +85,7 @@ def test_a_server_that_went_away_is_told(page: Browser, server: Server) -> None:
     page.open(f"{server.url}/status")
     wait_until(lambda: page.is_shown("#all"))
     page.run("void (window.fetch = () => Promise.reject(new Error('gone')))")  # the network, as the page sees it
-    wait_until(lambda: "does not answer (gone)" in page.text("#say"))
+    wait_until(lambda: "not responding (gone)" in page.text("#say"))
 
 
 def test_the_same_for_programs(server: Server) -> None:

@@ -1,8 +1,8 @@
-"""Draw the street that `helm test` uploads, and its road: street.jpg and road.png, beside this file.
+"""Draw street.jpg, the street that `helm test` uploads, and road.png, its road, next to this file.
 
     .venv/dev/bin/python helm/roadseg/files/draw.py
 
-Code drew the picture, so its truth is exact and it has no licence but the project's.
+Because code draws it, the ground truth is exact and the project's licence covers it.
 """
 
 import sys
@@ -14,7 +14,7 @@ from PIL import Image
 FOLDER = Path(__file__).parent
 sys.path.append(str(FOLDER.parents[2]))
 
-from docs.scenes import Scene, draw  # noqa: E402 found by the line above
+from docs.scenes import Scene, draw  # noqa: E402 needs the line above
 
 
 def main() -> None:

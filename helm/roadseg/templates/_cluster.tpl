@@ -3,9 +3,9 @@ The spec of a RayCluster.
   root       the chart
   values     .Values.serve or .Values.training: head and workers
   component  serve or train
-  env        variables of its pods
-  idle       seconds after which a worker without work goes
-  redis      gcsFaultTolerance, or nothing
+  env        environment variables of its pods
+  idle       seconds after which an idle worker is removed
+  redis      gcsFaultTolerance; optional
 */}}
 {{- define "roadseg.cluster" -}}
 rayVersion: {{ index .root.Chart.Annotations "roadseg/ray-version" | quote }}
@@ -37,7 +37,7 @@ gcsFaultToleranceOptions:
 {{- end }}
 headGroupSpec:
   rayStartParams:
-    # The head coordinates; what it would compute, it would take from that.
+    # The head only coordinates.
     num-cpus: "0"
   template:
     {{- include "roadseg.pod" (merge (dict "node" "head" "group" .values.head) .) | nindent 4 }}
@@ -45,7 +45,7 @@ workerGroupSpecs:
   - groupName: {{ .component }}
     minReplicas: {{ .values.workers.minReplicas }}
     maxReplicas: {{ .values.workers.maxReplicas }}
-    # What the operator would write here anyway; were it left to it, the list would be its own, and Helm 4 refuse upgrades.
+    # The operator's default. If the operator wrote it, it would own the list and Helm 4 would refuse upgrades.
     scaleStrategy: {}
     rayStartParams:
       num-cpus: {{ .values.workers.numCpus | quote }}

@@ -1,4 +1,4 @@
-{{/* Names: short enough that a job's name, up to 10 more, is within the 47 that KubeRay allows. */}}
+{{/* The prefix of all names. KubeRay allows 47 characters; a job's name adds up to 10. */}}
 {{- define "roadseg.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 36 | trimSuffix "-" -}}
@@ -18,8 +18,8 @@
 {{- end -}}
 
 {{/*
-The service for the pods that can answer. Not the one that KubeRay makes, which moves from an old cluster to a new one when Serve
-says that it runs: a second or two before the new pods know where to lead a request, so that some are answered with 404.
+The Service for clients; it selects pods that are ready. KubeRay's own Service switches to a new cluster as soon as Serve runs,
+a second or two before the new pods know the routes, and some requests get a 404.
 */}}
 {{- define "roadseg.serveService" -}}
 {{- include "roadseg.fullname" . }}
@@ -36,13 +36,13 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end -}}
 
-{{/* What all pods of a release have. Not app.kubernetes.io/name: KubeRay's head service selects its own value of it. */}}
+{{/* Labels of all pods of a release. KubeRay's head Service selects its own value of app.kubernetes.io/name, so it is not one. */}}
 {{- define "roadseg.selector" -}}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/part-of: {{ .Chart.Name }}
 {{- end -}}
 
-{{/* Labels of pods; nothing here may change with the chart's version, or each upgrade would ask for a new cluster. */}}
+{{/* Labels of pods. None may depend on the chart's version, or every upgrade would need a new cluster. */}}
 {{- define "roadseg.podLabels" -}}
 {{ include "roadseg.selector" .root }}
 app.kubernetes.io/component: {{ .component }}
@@ -51,7 +51,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- end }}
 {{- end -}}
 
-{{/* metadata of an object: root, name; labels and annotations of its own. */}}
+{{/* metadata of an object; takes root, name and, optionally, labels and annotations. */}}
 {{- define "roadseg.metadata" -}}
 name: {{ .name }}
 namespace: {{ .root.Release.Namespace }}
@@ -66,14 +66,14 @@ annotations:
 {{- end }}
 {{- end -}}
 
-{{/* An image's reference: root, image (of .Values.images). */}}
+{{/* Reference of an image; takes root and image, one of .Values.images. */}}
 {{- define "roadseg.image" -}}
 {{- $tag := printf ":%s" (.image.tag | default .root.Chart.AppVersion) -}}
 {{- if .image.digest }}{{ $tag = printf "@%s" .image.digest }}{{ end -}}
 {{- with .root.Values.images.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ .image.repository }}{{ $tag -}}
 {{- end -}}
 
-{{/* The restricted Pod Security Standard, in two parts. */}}
+{{/* What the restricted Pod Security Standard asks of pods and, below, of containers. */}}
 {{- define "roadseg.podSecurityContext" -}}
 runAsNonRoot: true
 runAsUser: 1000

@@ -1,10 +1,10 @@
 {{/*
 One Ray pod.
   root       the chart
-  group      its values: resources, nodeSelector, ...
+  group      the pod's values: resources, nodeSelector, ...
   component  serve or train
   node       head or worker
-  env        variables of this kind of pod
+  env        environment variables of this kind of pod
 */}}
 {{- define "roadseg.pod" -}}
 {{- $values := .root.Values -}}
@@ -23,14 +23,14 @@ metadata:
   {{- end }}
 spec:
   serviceAccountName: {{ include "roadseg.serviceAccountName" .root }}
-  # Only the autoscaler, beside the head, speaks to Kubernetes.
+  # Only the autoscaler, in the head pod, talks to the Kubernetes API.
   automountServiceAccountToken: {{ eq .node "head" }}
   {{- with $values.images.pullSecrets }}
   imagePullSecrets:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   terminationGracePeriodSeconds: {{ ternary $values.serve.terminationGracePeriodSeconds (add $values.training.drainSeconds 30) $serves }}
-  # Else `ray start` is process 1, for which Linux ignores SIGTERM: each pod would stay for the whole of that period.
+  # Otherwise `ray start` is process 1, for which Linux ignores SIGTERM, and each pod lasts for the whole grace period.
   shareProcessNamespace: true
   securityContext:
     {{- include "roadseg.podSecurityContext" .root | nindent 4 }}
@@ -99,7 +99,7 @@ spec:
     - name: cache
       emptyDir: {}
     {{- if $keys }}
-    # A folder, never a subPath: only so does a key that is added or removed arrive in running pods.
+    # A folder, never a subPath: with a subPath, running pods would not see added or removed keys.
     - name: api-keys
       secret:
         secretName: {{ $values.apiKeys.existingSecret }}
@@ -138,24 +138,24 @@ spec:
 {{- end -}}
 
 {{/*
-What a worker does before it ends: Ray hears that its node goes. Serve starts its replicas elsewhere and only then stops them
-here; a training saves. Without this, Ray ends with its pod at once: a stage whose only replica was here answers nobody until
-another has started, and a training goes back to its last checkpoint.
-  seconds  that this may take, at most
-  work     the beginning of the names of the processes whose end is waited for, after "ray::"
-Where the head is gone too, `ray drain-node` waits for it, and does not listen to SIGTERM.
+The preStop hook of a worker: it tells Ray that the node is leaving. Serve then starts its replicas elsewhere before it stops
+them here, and a training run saves a checkpoint. Without this, Ray stops at once: a stage whose only replica was here is down
+until another one has started, and a run goes back to its last checkpoint.
+  seconds  the longest this may take
+  work     prefix of the process names to wait for, after "ray::"
+If the head is gone too, `ray drain-node` waits for it and ignores SIGTERM, so it is killed.
 */}}
 {{- define "roadseg.drain" -}}
 node=$(cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\0' '\n' | sed -n 's/^--node_id=//p' | head -1)
 timeout --signal KILL 15 ray drain-node --address "$RAY_ADDRESS" --node-id "$node" --reason DRAIN_NODE_REASON_PREEMPTION \
-  --reason-message "its pod is to go" --deadline-remaining-seconds {{ .seconds }} || exit 0
+  --reason-message "the pod is being removed" --deadline-remaining-seconds {{ .seconds }} || exit 0
 for _ in {1..{{ .seconds }}}; do
-  pgrep --full '[r]ay::{{ .work }}' > /dev/null || exit 0  # the brackets: this script is not meant
+  pgrep --full '[r]ay::{{ .work }}' > /dev/null || exit 0  # the brackets keep pgrep from matching this script
   sleep 1
 done
 {{- end -}}
 
-{{/* A container's resources, with its GPUs. */}}
+{{/* A container's resources, including its GPUs. */}}
 {{- define "roadseg.resources" -}}
 {{- $resources := .resources -}}
 {{- if .numGpus -}}
@@ -164,7 +164,7 @@ done
 {{- toYaml $resources -}}
 {{- end -}}
 
-{{/* Where S3 is, and the keys for it. */}}
+{{/* The S3 endpoint, region and credentials. */}}
 {{- define "roadseg.s3Env" -}}
 {{- with .Values.s3 -}}
 - {name: AWS_REGION, value: {{ .region | quote }}}

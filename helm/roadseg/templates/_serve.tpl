@@ -1,4 +1,4 @@
-{{/* The settings of the graph: .Values.app, with the file of API keys. */}}
+{{/* The application's settings: .Values.app plus the API key file. */}}
 {{- define "roadseg.app" -}}
 {{- $app := deepCopy .Values.app -}}
 {{- if .Values.apiKeys.existingSecret -}}
@@ -25,21 +25,21 @@ applications:
 {{- end -}}
 
 {{- define "roadseg.serveEnv" -}}
-# Ray's request ids are ours, and X-Forwarded-For is ours to judge: docs/security.md.
-- {name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, value: "roadseg_serve.http.request_id:around_ray"}
-- {name: FORWARDED_ALLOW_IPS}  # empty: whose word is taken is said in app.gate.trusted_proxies
+# Our request ids and errors in Ray's proxy; X-Forwarded-For is left to us: docs/security.md.
+- {name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, value: "roadseg_serve.graph.ray_proxy:middleware"}
+- {name: FORWARDED_ALLOW_IPS}  # empty, because app.gate.trusted_proxies decides
 - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ .Values.serve.drainSeconds | quote }}}
 {{- if eq .Values.serve.dataPlane "haproxy" }}
 - {name: RAY_SERVE_ENABLE_HA_PROXY, value: "1"}
 - {name: RAY_SERVE_THROUGHPUT_OPTIMIZED, value: "1"}
-# With that, a line of the log would wait for 999 others, and end with the pod if it is killed.
+# The optimization buffers 1,000 log lines, which are lost if the pod is killed.
 - {name: RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE, value: "1"}
-# Between the stages, 4 MiB unless said otherwise; the largest is an upload or a decoded picture, with what belongs to it.
+# gRPC's default of 4 MiB is too small for an upload or a decoded picture.
 - {name: RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH, value: {{ include "roadseg.largestMessage" . | quote }}}
 {{- end }}
 {{- with .Values.tracing }}
 {{- if .endpoint }}
-# Whether a request is traced is decided by our code, with OpenTelemetry's own variables: docs/observe.md.
+# Our code samples by OpenTelemetry's standard variables; Ray's own sampling must be 0: docs/observe.md.
 - {name: RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH, value: "roadseg_serve.observe.trace:otlp_exporter"}
 - {name: RAY_SERVE_TRACING_SAMPLING_RATIO, value: "0"}
 - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .endpoint | quote }}}
@@ -50,14 +50,14 @@ applications:
 {{- end }}
 {{- end -}}
 
-{{/* Bytes: an upload, and a picture of 3 bytes a pixel with its mask; gRPC takes no more than 2 GiB. */}}
+{{/* In bytes: an upload plus a decoded picture (3 bytes per pixel) and its mask; gRPC's limit is 2 GiB. */}}
 {{- define "roadseg.largestMessage" -}}
 {{- min 2147483647 (add (int64 .Values.app.max_upload_bytes) (mul 4 (int64 .Values.app.max_pixels))) -}}
 {{- end -}}
 
 {{/*
-Whether a worker may get requests. KubeRay's own question has the first two parts, and not the third: a pod whose Serve is well
-but has not heard of the application yet answers 404.
+The readiness probe of a worker. KubeRay's own probe has only the first two checks. The third is needed because Serve answers
+404 as long as it is healthy but does not know the application yet.
 */}}
 {{- define "roadseg.isReady" -}}
 ask() { wget --tries 1 --timeout 2 --quiet --output-document - "http://localhost:$1"; }

@@ -9,12 +9,12 @@
 {{- end -}}
 
 {{- define "roadseg.trainEnv" -}}
-# A job that is stopped is saved before it ends.
+# Lets a stopped job save a checkpoint.
 - {name: RAY_JOB_STOP_WAIT_TIME_S, value: {{ .Values.training.jobStopWaitSeconds | quote }}}
 - {name: RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S, value: {{ .Values.training.workerGroupStartTimeoutSeconds | quote }}}
 {{- end -}}
 
-{{/* The pod that hands the job in and follows its log; KubeRay says what it runs. */}}
+{{/* The pod that submits the job and follows its log; KubeRay sets its command. */}}
 {{- define "roadseg.submitter" -}}
 metadata:
   labels:

@@ -1,1 +1,1 @@
-"""The stages put together: across replicas, in one process, and on this machine."""
+"""The stages as a pipeline, over replicas or in one process, and as deployments of Ray Serve."""

@@ -1,1 +1,1 @@
-"""The HTTP contract: routes, errors as problem+json, and what every request passes first."""
+"""The HTTP contract: routes, middleware, and errors as problem+json."""

@@ -1,11 +1,10 @@
-"""The HTTP contract: routes, limits, and every error as problem+json. It knows neither Ray nor pixels."""
+"""The routes. They stand on a `Pipeline`, and know neither Ray nor pixels."""
 
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import FastAPI, Query, WebSocket
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
@@ -18,93 +17,81 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
-from roadseg_serve.errors import (
-    BadUploadError,
-    MissingFileError,
-    ModelUnavailableError,
-    OverloadedError,
-    RequestError,
-)
-from roadseg_serve.http.gate import put_gate
+from roadseg_serve.errors import BadUploadError, MissingFileError, ModelUnavailableError, OverloadedError, RequestError
 from roadseg_serve.http.headers import page_policy
+from roadseg_serve.http.keys import read_keys
+from roadseg_serve.http.middleware import middleware
 from roadseg_serve.http.negotiate import negotiate
 from roadseg_serve.http.openapi import (
     DESCRIPTION,
     complete_description,
-    example_response,
     fault_response,
     problem_responses,
-    status_responses,
     upload_body,
     upload_responses,
 )
 from roadseg_serve.http.problem import answer_http_exception, refuse_parameters
 from roadseg_serve.http.stream import Streams
-from roadseg_serve.messages import Answer, AnswerOptions, Format, ModelName
+from roadseg_serve.messages import Answer, AnswerOptions, Format
 from roadseg_serve.models.manifest import Manifest
 from roadseg_serve.observe.status import Status
-from roadseg_serve.settings import BackpressureConfig, GateArgs
+from roadseg_serve.settings import AppArgs
 from roadseg_serve.stages.findings import complete
+from roadseg_serve.stages.pipeline import Pipeline
 from roadseg_serve.stages.preprocess import upload_too_large
 
 WEB = Path(__file__).parent / "web"
 
-# A multipart form is a little longer than its file: boundaries, part headers, the file's name.
+# A multipart form is slightly longer than its file: boundaries, part headers, the file name.
 FORM_ALLOWANCE_BYTES = 64 * 1024
 
-FORMAT_DESCRIPTION = """Before what `Accept` says.
+FORMAT_DESCRIPTION = """Takes precedence over `Accept`.
 
-* `jpeg`: the mask, 8-bit grey JPEG
-* `png`: the mask, 8-bit grey PNG without loss
-* `probability`: of road, 8-bit grey PNG; 255 is surely road
-* `overlay`: the picture with its road coloured, JPEG
-* `json`: road share, size, threshold, model, timings, request id, and the mask as PNG and run lengths
+* `jpeg`: the mask as 8-bit grey JPEG
+* `png`: the mask as 8-bit grey PNG, lossless
+* `probability`: the probability of road as 8-bit grey PNG; 255 is certainly road
+* `overlay`: the picture with its road coloured, as JPEG
+* `json`: road share, size, threshold, model, timings, request id, and the mask as PNG and as run lengths
 """
 
-# The steps of Answer.times_s, in their order.
+# The steps of Answer.times_s, in the order in which they are shown.
 STEPS = ("decode", "resize", "queue", "infer", "encode")
 
-# Limits beside an alternative that is not described would not be described either.
+# FastAPI describes the limits only if they are not inside the union with None.
 Threshold = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 FormatQuery = Annotated[Format | SkipJsonSchema[None], Query(alias="format", description=FORMAT_DESCRIPTION)]
 ThresholdQuery = Annotated[
     Threshold | SkipJsonSchema[None],
-    Query(description="Road is where the probability reaches it; the server's own where it is left out."),
+    Query(description="Pixels with at least this probability are road. Default: the server's own threshold."),
 ]
 
 
 class Health(BaseModel):
     """Answer of GET /health."""
 
-    status: str
-    model: str
-    version: str
+    status: Literal["ok"] = "ok"
+    model: str = Field(examples=["road-small"])
+    version: str = Field(examples=["1"])
 
 
 @dataclass(frozen=True)
 class Service:
-    """What the routes stand on.
+    """What the routes need.
 
     Attributes:
-        segment: uploaded bytes and a wish to the answer; raises RequestError.
-        probe: which model answers now; raises ModelUnavailableError.
-        manifest: of the model being served.
-        max_upload_bytes: longer uploads are refused while they arrive.
-        note_refusal: hears of every request that is refused.
-        backpressure: what is answered where too much waits.
-        gate: what every request passes before the routes.
+        pipeline: answers uploads and probes.
+        manifest: of the model that is served.
+        args: the settings of the graph.
+        note_refusal: called with every RequestError.
         streams: the conversations of `WS /stream`.
-        status: what the whole server is doing; raises ModelUnavailableError.
+        status: the state of the whole server; raises ModelUnavailableError.
     """
 
-    segment: Callable[[bytes, AnswerOptions], Awaitable[Answer]]
-    probe: Callable[[], Awaitable[ModelName]]
+    pipeline: Pipeline
     manifest: Manifest
-    max_upload_bytes: int
+    args: AppArgs
     note_refusal: Callable[[RequestError], None]
-    backpressure: BackpressureConfig
-    gate: GateArgs
     streams: Streams
     status: Callable[[], Awaitable[Status]]
 
@@ -116,8 +103,9 @@ def create_api(service: Service) -> FastAPI:
         KeysError: the API keys cannot be read, or there are none.
     """
     manifest = service.manifest
-    busy_status = HTTPStatus(service.backpressure.status_code)
-    # The page at /docs brings its own scripts, so that it works without the internet.
+    busy_status = service.args.backpressure_config.status_code
+    keys = read_keys(service.args.gate)
+    # FastAPIOffline serves the scripts of /docs itself, so that the page works without the internet.
     api = FastAPIOffline(
         redoc_url=None,
         title="roadseg",
@@ -125,16 +113,19 @@ def create_api(service: Service) -> FastAPI:
         summary="Road segmentation as a service",
         description=DESCRIPTION,
         responses=fault_response(),
-        # The spans of `trace` stand where those of FastAPI would, which do not know Ray's.
+        middleware=middleware(service.args, keys, service.note_refusal),
+        exception_handlers={
+            HTTPException: answer_http_exception,
+            RequestValidationError: refuse_parameters,
+            WebSocketRequestValidationError: refuse_parameters,
+        },
+        # FastAPI's own spans would not be connected with Ray's; `observe.trace` makes them.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     describe = api.openapi
-    api.openapi = lambda: complete_description(describe(), manifest)  # type: ignore[method-assign]  # FastAPI's own way
-
-    api.add_exception_handler(HTTPException, answer_http_exception)
-    api.add_exception_handler(RequestValidationError, refuse_parameters)
-    api.add_exception_handler(WebSocketRequestValidationError, refuse_parameters)
-    put_gate(api, service.gate, service.backpressure, service.note_refusal)
+    api.openapi = lambda: complete_description(  # type: ignore[method-assign]  # the way FastAPI documents
+        describe(), manifest, needs_key=keys is not None
+    )
 
     @api.post(
         "/upload",
@@ -144,75 +135,72 @@ def create_api(service: Service) -> FastAPI:
         openapi_extra={"requestBody": upload_body()},
     )
     async def upload(request: Request, form: FormatQuery = None, threshold: ThresholdQuery = None) -> Response:
-        """Send a picture in the multipart field `file`; get its road, by default as an 8-bit grey JPEG of its size.
+        """Send a picture in the multipart field `file`; get its road mask, by default an 8-bit grey JPEG of its size.
 
-        In that JPEG 255 is road and 0 is not; read it with the threshold 128. Without `format`, the header `Accept`
-        chooses between `image/jpeg`, `image/png` and `application/json`.
+        In that JPEG, pixels from 128 on are road. Without `format`, the header `Accept` chooses between `image/jpeg`,
+        `image/png` and `application/json`.
 
             curl -F file=@road.png http://localhost:5000/upload -o mask.jpg
             curl -F file=@road.png 'http://localhost:5000/upload?format=json&threshold=0.7'
         """
         started_s = time.perf_counter()
-        wish = AnswerOptions(form or negotiate(", ".join(request.headers.getlist("accept"))), threshold)
-        answer = await service.segment(await receive_file(request, service.max_upload_bytes), wish)
-        answer = complete(answer, request.state.request_id)
+        options = AnswerOptions(form or negotiate(", ".join(request.headers.getlist("accept"))), threshold)
+        data = await receive_file(request, service.args.max_upload_bytes)
+        answer = complete(await service.pipeline.segment(data, options), request.state.request_id)
         request.state.answer = answer  # for the log
         total_s = time.perf_counter() - started_s
         return Response(answer.body, media_type=answer.media_type, headers=_answer_headers(answer, total_s))
 
     @api.websocket("/stream")
     async def stream(socket: WebSocket, form: FormatQuery = None, threshold: ThresholdQuery = None) -> None:
-        wish = AnswerOptions(form or Format.JPEG, threshold)
+        options = AnswerOptions(form or Format.JPEG, threshold)
         await service.streams.converse(
-            socket.receive, socket.send, wish, socket.state.request_id, socket.scope.get("subprotocols", [])
+            socket.receive, socket.send, options, socket.state.request_id, socket.scope.get("subprotocols", [])
         )
-
-    health_example = {"status": "ok", "model": manifest.name, "version": manifest.version}
 
     @api.get(
         "/health",
-        summary="Does a model answer?",
-        responses=example_response("A model has just answered.", health_example)
-        | problem_responses(ModelUnavailableError, OverloadedError, busy_status=busy_status),
+        summary="Does the model answer?",
+        response_description="The model has just answered.",
+        responses=problem_responses(ModelUnavailableError, OverloadedError, busy_status=busy_status),
     )
     async def health() -> Health:
-        """200 only when a model has just answered."""
-        model = await service.probe()
-        return Health(status="ok", model=model.name, version=model.version)
+        """Runs the model once on a tiny picture; 200 if it answers."""
+        model = await service.pipeline.probe()
+        return Health(model=model.name, version=model.version)
 
     @api.get(
         "/v1/model",
-        summary="The model being served",
+        summary="The model that is served",
         response_description="Its manifest.",
         response_model_exclude_unset=True,
     )
     async def model() -> Manifest:
-        """The manifest of the model being served: how it was made and what was measured."""
+        """The manifest of the model: how it was trained and how well it did."""
         return manifest
 
     @api.get(
         "/v1/status",
-        summary="What the whole server is doing",
-        response_description="Rates, quantiles and counts of the last minute, of all replicas on all nodes.",
-        responses=status_responses(),
+        summary="The state of the whole server",
+        response_description="Rates, quantiles and counts over the last minute, for all replicas on all nodes.",
+        responses=problem_responses(ModelUnavailableError),
     )
     async def status() -> Status:
-        """What the page /status shows: rates, latency by step, queues, replicas, refusals.
+        """The figures of the page /status: rates, latency by step, queues, replicas, refusals.
 
-        Of all replicas on all nodes, whichever of them answers. It is watched from the first request on, for as long as
-        there are such requests: rates are null, and counts empty, until a quarter of a minute has been seen. Figures
-        are up to ten seconds old.
+        They cover all replicas on all nodes and are up to ten seconds old. The server collects them only while somebody
+        asks for them: for the first 15 seconds, rates are null and counts empty.
         """
         return await service.status()
 
-    @api.get("/status", summary="The page of the status", response_class=HTMLResponse)
+    @api.get("/status", summary="The status page", response_class=HTMLResponse)
     async def status_page() -> HTMLResponse:
-        """A page that shows /v1/status as it changes."""
+        """A page that shows /v1/status live."""
         return _page("status.html")
 
     @api.get("/", summary="The web page", response_class=HTMLResponse)
     async def page() -> HTMLResponse:
-        """A page to drop pictures in."""
+        """A page to drop pictures on."""
         return _page("index.html")
 
     return api
@@ -224,16 +212,16 @@ def _page(name: str) -> HTMLResponse:
 
 
 async def receive_file(request: Request, max_upload_bytes: int) -> bytes:
-    """Read the multipart field `file`, never more of the body than the limit allows.
+    """Read the multipart field `file`, and never more of the body than the limit allows.
 
     Args:
-        request: with the body still to come.
-        max_upload_bytes: of the file; the form around it may add `FORM_ALLOWANCE_BYTES`.
+        request: its body has not been read yet.
+        max_upload_bytes: of the file; the form may be longer by `FORM_ALLOWANCE_BYTES`.
 
     Raises:
-        UploadTooLargeError: the body announces or has more bytes.
+        UploadTooLargeError: the body has, or announces, more bytes.
         BadUploadError: the body is not a readable form.
-        MissingFileError: the form has no such file.
+        MissingFileError: the form has no such field, or it is not a file.
     """
     max_body_bytes = max_upload_bytes + FORM_ALLOWANCE_BYTES
     announced_bytes = request.headers.get("content-length", "")
@@ -245,9 +233,9 @@ async def receive_file(request: Request, max_upload_bytes: int) -> bytes:
             file = form.get("file")
             if isinstance(file, UploadFile):
                 return await file.read()
-    except ClientDisconnect as error:  # no fault of ours, and nobody hears the answer
-        raise BadUploadError("The connection ended before the form did. Send all of it.") from error
-    except HTTPException as error:  # how Starlette reports a form that it cannot parse
+    except ClientDisconnect as error:  # not a bug of ours; nobody gets the answer
+        raise BadUploadError("The connection closed before the form was complete. Send the whole form.") from error
+    except HTTPException as error:  # raised by Starlette for a form that it cannot parse
         raise BadUploadError(
             f"The form cannot be read ({error.detail}). Send one file: curl -F file=@road.png <url>/upload"
         ) from error
@@ -257,7 +245,7 @@ async def receive_file(request: Request, max_upload_bytes: int) -> bytes:
 
 
 def _counted(receive: Receive, max_body_bytes: int, max_upload_bytes: int) -> Receive:
-    """`receive` that stops with UploadTooLargeError once the body is longer than the limit."""
+    """`receive` that raises UploadTooLargeError once the body is longer than the limit."""
     received_bytes = 0
 
     async def receive_counted() -> Message:
@@ -272,7 +260,7 @@ def _counted(receive: Receive, max_body_bytes: int, max_upload_bytes: int) -> Re
 
 
 def _answer_headers(answer: Answer, total_s: float) -> dict[str, str]:
-    """What an answer says beside its body; times in milliseconds."""
+    """Headers of an answer; times in milliseconds."""
     times_s = {step: answer.times_s[step] for step in STEPS if step in answer.times_s} | {"total": total_s}
     return {
         "X-Model-Name": answer.model.name,

@@ -1,4 +1,4 @@
-"""Deadlines: for a body to arrive, and for a request to be answered."""
+"""Time limits for receiving a body and for answering a request."""
 
 import asyncio
 
@@ -8,10 +8,10 @@ from roadseg_serve.errors import ReceiveTimeoutError, RequestTimeoutError
 
 
 class Deadline:
-    """Give up on a body that arrives too slowly, and on work that takes too long; the work is cancelled.
+    """Give up on a body that arrives too slowly, and cancel work that takes too long. WebSockets have no limit.
 
     Args:
-        app: whose requests are timed; a WebSocket may stay as long as it likes.
+        app: reads the body and does the work.
         receive_timeout_s: from the request's head to the end of its body.
         request_timeout_s: from the request's head to the end of the answer.
     """
@@ -25,8 +25,8 @@ class Deadline:
         """ASGI.
 
         Raises:
-            ReceiveTimeoutError: to whoever reads the body.
-            RequestTimeoutError: the work took too long.
+            ReceiveTimeoutError: from `receive`, if the body is late.
+            RequestTimeoutError: the answer is late.
         """
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
@@ -35,20 +35,20 @@ class Deadline:
             async with deadline:
                 return await self._app(scope, self._timed(receive), send)
         except TimeoutError as error:
-            if not deadline.expired():  # somebody else's
+            if not deadline.expired():  # the app's own
                 raise
             raise RequestTimeoutError(
                 f"No answer within {self._request_timeout_s:g} s. Try again later, or send a smaller picture."
             ) from error
 
     def _timed(self, receive: Receive) -> Receive:
-        """`receive` that stops with ReceiveTimeoutError while the body is not complete in time."""
+        """`receive` that raises ReceiveTimeoutError if the body is late."""
         deadline = asyncio.get_running_loop().time() + self._receive_timeout_s
         complete = False
 
         async def receive_timed() -> Message:
             nonlocal complete
-            if complete:  # what is left to hear is that the client has gone
+            if complete:  # only a disconnect can follow
                 return await receive()
             try:
                 async with asyncio.timeout_at(deadline):
@@ -56,7 +56,7 @@ class Deadline:
             except TimeoutError as error:
                 raise ReceiveTimeoutError(
                     f"The body did not arrive within {self._receive_timeout_s:g} s. Send a smaller picture, "
-                    "or send it over a faster connection."
+                    "or use a faster connection."
                 ) from error
             complete = not message.get("more_body", False)
             return message

@@ -1,4 +1,4 @@
-"""Headers that keep browsers from doing what nobody wants."""
+"""Security headers for browsers."""
 
 import base64
 import hashlib
@@ -8,7 +8,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADERS = {
-    "X-Content-Type-Options": "nosniff",  # an answer is what its type says, never a script
+    "X-Content-Type-Options": "nosniff",  # the media type is right; do not guess a script
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
 }
@@ -32,10 +32,10 @@ class SafeHeaders:
 
 
 def page_policy(page: str) -> str:
-    """The `Content-Security-Policy` of a page: its own scripts run and no others, and it speaks to this server only.
+    """The `Content-Security-Policy` of a page: it runs only its own scripts and talks only to this server.
 
     Args:
-        page: HTML whose scripts and styles are within it.
+        page: HTML with inline scripts and styles.
     """
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]

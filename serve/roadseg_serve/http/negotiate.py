@@ -1,4 +1,7 @@
-"""Which format an `Accept` header asks for (RFC 9110, section 12.5.1)."""
+"""Which format an `Accept` header asks for (RFC 9110, section 12.5.1).
+
+Own code, because parsers such as werkzeug's do not know what old clients send: `*`, `image/jpg` and weights like `.2`.
+"""
 
 import re
 from collections.abc import Mapping
@@ -7,28 +10,27 @@ from functools import lru_cache
 from roadseg_serve.errors import NotAcceptableError
 from roadseg_serve.messages import MEDIA_TYPES, Format
 
-# One for each media type, the preferred first. The others are had by `format` only.
+# One format per media type, preferred first. The others are reached only by `?format=`.
 OFFERS = (Format.JPEG, Format.PNG, Format.JSON)
 
-# What old clients say, and what they mean.
+# What old clients send, and what they mean.
 ALIASES = {"image/jpg": "image/jpeg", "*": "*/*"}
 
-# A weight from 0 to 1; Java leaves the zero out.
+# A weight from 0 to 1; Java omits the zero.
 WEIGHT = re.compile(r"0?\.\d+|0\.?|1(\.0*)?")
 
 
-@lru_cache(maxsize=64)  # clients say the same few things over and over
+@lru_cache(maxsize=64)  # clients send the same few values over and over
 def negotiate(accept: str) -> Format:
-    """The offer that the client likes best; of equals, the first of `OFFERS`.
+    """The offer that the client likes best; among equals, the first of `OFFERS`.
 
-    A browser that opens a page lists the pictures that it can show, PNG among them, whatever the address is: where
-    text/html is accepted, JPEG is enough.
+    A browser that opens a page accepts text/html and every picture that it can show, PNG among them: it gets JPEG.
 
     Args:
-        accept: the header's value; empty where there is none.
+        accept: the header's value; "" if the request has none.
 
     Raises:
-        NotAcceptableError: nothing on offer is acceptable.
+        NotAcceptableError: the client accepts none of the offers.
     """
     weights = parse(accept)
     if not weights:
@@ -39,14 +41,14 @@ def negotiate(accept: str) -> Format:
     if not weight_of(best, weights):
         offers = ", ".join(MEDIA_TYPES[offer] for offer in OFFERS)
         raise NotAcceptableError(
-            f"No answer is of a type in the header 'Accept: {accept[:100]}'. Send one of {offers}, or choose with "
-            f"?format= one of {', '.join(Format)}."
+            f"The header 'Accept: {accept[:100]}' allows no type that we can send. Accept one of {offers}, or set "
+            f"?format= to one of {', '.join(Format)}."
         )
     return best
 
 
 def parse(accept: str) -> dict[str, float]:
-    """Media ranges of an `Accept` header and their weights in [0, 1]; what is malformed is left out."""
+    """Media ranges of an `Accept` header and their weights in [0, 1], without malformed ones."""
     weights = {}
     for element in accept.split(","):
         name, *parameters = (part.strip().lower() for part in element.split(";"))
@@ -58,7 +60,7 @@ def parse(accept: str) -> dict[str, float]:
 
 
 def weight_of(offer: Format, weights: Mapping[str, float]) -> float:
-    """How much the client likes an offer, in [0, 1]: the most specific range that matches says so."""
+    """The weight of the most specific range that matches an offer, in [0, 1]."""
     media_type = MEDIA_TYPES[offer]
     ranges = (media_type, media_type.split("/")[0] + "/*", "*/*")
     return next((weights[name] for name in ranges if name in weights), 0.0)

@@ -1,4 +1,4 @@
-"""What /openapi.json says about bodies, answers and headers; its examples are made by the code that they describe."""
+"""The parts of /openapi.json that FastAPI cannot derive; the examples come from the code that they describe."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,54 +7,32 @@ from typing import Any
 
 import numpy as np
 
-from roadseg_serve.errors import (
-    PROBLEM_JSON,
-    PROBLEMS,
-    ModelUnavailableError,
-    OverloadedError,
-    Problem,
-    RequestError,
-    bare_problem,
-    problem_body,
-)
+from roadseg_serve.errors import BadKeyError, OverloadedError, Problem, RequestError
+from roadseg_serve.http.keys import OPEN_PATHS
+from roadseg_serve.http.problem import FAULT_DETAIL, PROBLEM_JSON, ProblemDocument, bare_problem, problem_body
 from roadseg_serve.messages import AnswerOptions, Format, ModelName, Placement, Prediction
 from roadseg_serve.models.manifest import Manifest
-from roadseg_serve.observe.status import DeploymentStatus, LoadedModel, Moment, Quantiles, Status
 from roadseg_serve.stages.findings import Reply, complete
 from roadseg_serve.stages.postprocess import answer
 
 Json = dict[str, Any]
 Responses = dict[int | str, Json]
 
-PROBLEM_REFERENCE = {"$ref": "#/components/schemas/Problem"}
-PROBLEM_SCHEMA: Json = {
-    "title": "Problem",
-    "description": "RFC 9457: what went wrong, and in `detail` what to do about it.",
-    "type": "object",
-    "required": ["type", "title", "status", "detail", "request_id"],
-    "properties": {
-        "type": {
-            "type": "string",
-            "description": "The kind, a URN to branch on; about:blank says no more than status.",
-        },
-        "title": {"type": "string", "description": "The kind in a few words."},
-        "status": {"type": "integer", "minimum": 400, "maximum": 599, "description": "The HTTP status."},
-        "detail": {"type": "string", "description": "What happened this time, and what to do about it."},
-        "request_id": {"type": "string", "description": "As in X-Request-ID; the server's log has it under this id."},
-    },
+KEY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
-FAULT_DETAIL = "This is a fault of the server, not of the request; its log has the details."
 
-DESCRIPTION = """Send a picture of a street, get the road in it.
+DESCRIPTION = """Send a picture of a street, get its road.
 
-* The picture is any still picture: PNG, JPEG, WEBP, TIFF and more, of any mode and size. One with an EXIF orientation
-  is turned upright first; of an animation the first frame counts; transparency lies on black.
-* Every answer has the size of the upright picture.
-* Every error is `application/problem+json` (RFC 9457): `type` names the kind, `detail` says what to do.
-* Every answer has an `X-Request-ID`: the one that was sent, or a new one.
-* Live video goes over the WebSocket `/stream?format=jpeg&threshold=0.5`, of which OpenAPI has no words: send each frame
-  as a binary message, get a JSON text message and then the mask as a binary message, and send the text `next` after
-  each answer. While the server is busy only the newest frame waits; older ones are skipped.
+* Any still picture works: PNG, JPEG, WEBP, TIFF and more, in any mode and size. EXIF orientation is applied, only the
+  first frame of an animation is used, and transparent parts become black.
+* Masks have the size of the upright picture.
+* Every error is `application/problem+json` (RFC 9457): `type` is the kind, `detail` says what to do.
+* Every answer has an `X-Request-ID`: yours, or a new one.
+* Live video uses the WebSocket `/stream?format=jpeg&threshold=0.5`, which OpenAPI cannot describe: send each frame as a
+  binary message, receive a JSON text message and then the mask as a binary message, and send the text `next` after each
+  answer. While the server is busy, only the newest frame waits; older ones are skipped.
 """
 
 
@@ -71,14 +49,14 @@ EXAMPLE_TIMES_S = {"decode": 0.0081, "resize": 0.0024, "queue": 0.0007, "infer":
 EXAMPLE_REQUEST_ID = "9f86d081884c4d659a2feaa0c55ad015"
 VARY = _header("The answer depends on Accept.", "Accept")
 RETRY_AFTER = _header("Seconds to wait.", 1, {"type": "integer", "minimum": 0})
-PROBLEM_HEADERS: dict[HTTPStatus, Json] = {
+PROBLEM_HEADERS: dict[int, Json] = {
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": _header("How to send a key.", "Bearer")},
     HTTPStatus.NOT_ACCEPTABLE: {"Vary": VARY},
     HTTPStatus.TOO_MANY_REQUESTS: {"Retry-After": RETRY_AFTER},
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": RETRY_AFTER},
 }
 
-# A road under a sky, 8 wide and 6 high: how much of the road is in each pixel, of 9.
+# A road under a sky, 8 pixels wide and 6 high: how much of each pixel is road, in ninths.
 EXAMPLE_ROAD_HW = (
     (0, 0, 0, 0, 0, 0, 0, 0),
     (0, 0, 0, 0, 0, 0, 0, 0),
@@ -90,7 +68,7 @@ EXAMPLE_ROAD_HW = (
 
 
 def example_picture() -> str:
-    """A picture that is text (plain PPM), so that it can stand in a description and be sent as it stands."""
+    """A picture that is text (plain PPM), so that it can be shown in the description and sent as it is."""
     sky_rgb, meadow_rgb, road_rgb = (140, 180, 255), (60, 120, 40), (110, 110, 115)
     lines = [
         " ".join(
@@ -102,7 +80,7 @@ def example_picture() -> str:
 
 
 def example_findings(manifest: Manifest) -> Json:
-    """The JSON answer to `example_picture`, had the model been sure of the road as it is drawn."""
+    """The JSON answer to `example_picture` from a model that sees the road exactly as drawn."""
     prob_HW = (np.array(EXAMPLE_ROAD_HW) * 255 // 9).astype(np.uint8)
     prediction = Prediction(
         prob_HW=prob_HW,
@@ -116,7 +94,11 @@ def example_findings(manifest: Manifest) -> Json:
 
 def upload_body() -> Json:
     """The form of POST /upload."""
-    file = {"type": "string", "format": "binary", "description": "The picture. Its name and type are not looked at."}
+    file = {
+        "type": "string",
+        "format": "binary",
+        "description": "The picture. Its file name and media type do not matter.",
+    }
     form = {
         "schema": {"type": "object", "required": ["file"], "properties": {"file": file}},
         "example": {"file": example_picture()},
@@ -124,27 +106,27 @@ def upload_body() -> Json:
     return {"required": True, "content": {"multipart/form-data": form}}
 
 
-def upload_responses(manifest: Manifest, busy_status: HTTPStatus) -> Responses:
+def upload_responses(manifest: Manifest, busy_status: int) -> Responses:
     """The answers of POST /upload.
 
     Args:
-        manifest: of the model being served, for the examples.
-        busy_status: of the answer where too much waits.
+        manifest: of the model that is served, for the examples.
+        busy_status: of the answer to an overload.
     """
     binary = {"type": "string", "format": "binary"}
     answered = {
         "model": Reply,
-        "description": "The road, in the format that was asked for.",
+        "description": "The road, in the requested format.",
         "content": {
             "image/jpeg": {"schema": binary},
             "image/png": {"schema": binary},
             "application/json": {"example": example_findings(manifest)},
         },
         "headers": {
-            "X-Model-Name": _header("Model that found the road.", manifest.name),
+            "X-Model-Name": _header("Model that answered.", manifest.name),
             "X-Model-Version": _header("Its version.", manifest.version),
             "X-Road-Share": _header(
-                "Share of the pixels that are road.", 0.291667, {"type": "number", "minimum": 0, "maximum": 1}
+                "Fraction of the pixels that are road.", 0.291667, {"type": "number", "minimum": 0, "maximum": 1}
             ),
             "Server-Timing": _header(
                 "Milliseconds of each step: decode, resize, queue, infer, encode, and total.",
@@ -153,65 +135,49 @@ def upload_responses(manifest: Manifest, busy_status: HTTPStatus) -> Responses:
             "Vary": VARY,
         },
     }
-    return {int(HTTPStatus.OK): answered} | problem_responses(*PROBLEMS, busy_status=busy_status)
+    return {int(HTTPStatus.OK): answered} | problem_responses(*RequestError.__subclasses__(), busy_status=busy_status)
 
 
-def status_responses() -> Responses:
-    """The answers of GET /v1/status."""
-    moment = Moment(time_s=1790000000.0, pictures_per_s=9.5, p95_ms=140.0, waiting=3, failed_share=0.01)
-    stage = DeploymentStatus(name="Model", state="HEALTHY", target=2, replicas={"RUNNING": 2}, working=5, waiting=3)
-    status = Status(
-        time_s=1790000000.0,
-        window_s=60.0,
-        models=[LoadedModel(name="road-small", version="2", replicas=2)],
-        pictures_per_s=9.5,
-        requests={"200": 570, "415": 24, "503": 6},
-        failed_share=0.01,
-        latency_ms={"infer": Quantiles(p50=41.3, p95=70.0), "total": Quantiles(p50=60.2, p95=140.0)},
-        batch_size=2.4,
-        refusals={"not-an-image": 24, "overloaded": 6},
-        deployments=[stage],
-        problems=[],
-        history=[moment],
-    )
-    return example_response("All that is known.", status.model_dump(mode="json")) | problem_responses(
-        ModelUnavailableError
-    )
-
-
-def problem_responses(
-    *kinds: type[RequestError], busy_status: HTTPStatus = HTTPStatus.SERVICE_UNAVAILABLE
-) -> Responses:
+def problem_responses(*kinds: type[RequestError], busy_status: int = HTTPStatus.SERVICE_UNAVAILABLE) -> Responses:
     """The answers to these errors, by status."""
-    by_status: dict[HTTPStatus, list[Problem]] = {}
+    by_status: dict[int, list[Problem]] = {}
     for kind in kinds:
-        status = busy_status if kind is OverloadedError else PROBLEMS[kind].status
-        by_status.setdefault(status, []).append(replace(PROBLEMS[kind], status=status))
-    return {int(status): _problem_response(status, by_status[status]) for status in sorted(by_status)}
+        status = busy_status if kind is OverloadedError else kind.problem.status
+        by_status.setdefault(status, []).append(replace(kind.problem, status=status))
+    return {status: _problem_response(status, by_status[status]) for status in sorted(by_status)}
 
 
 def fault_response() -> Responses:
-    """The answer when the server itself is at fault."""
+    """The answer if the server has a bug."""
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     return {int(status): _problem_response(status, [bare_problem(status)], FAULT_DETAIL)}
 
 
-def example_response(description: str, example: Json) -> Responses:
-    """A JSON answer with an example."""
-    return {int(HTTPStatus.OK): {"description": description, "content": {"application/json": {"example": example}}}}
+def complete_description(document: Json, manifest: Manifest, *, needs_key: bool) -> Json:
+    """Add what FastAPI cannot express.
 
-
-def complete_description(document: Json, manifest: Manifest) -> Json:
-    """Add what FastAPI has no place for: the schema of problems, and an example with a null in it."""
-    document["components"]["schemas"]["Problem"] = PROBLEM_SCHEMA
+    Args:
+        document: FastAPI's own, changed in place.
+        manifest: the example of /v1/model, which FastAPI would lose for its nulls.
+        needs_key: whether requests need an API key.
+    """
+    components = document["components"]
+    components["schemas"]["Problem"] = ProblemDocument.model_json_schema()
     model = document["paths"]["/v1/model"]["get"]["responses"]["200"]["content"]["application/json"]
     model["example"] = manifest.model_dump(mode="json", exclude_unset=True)
+    if needs_key:
+        components["securitySchemes"] = KEY_SCHEMES
+        refusal = {str(status): body for status, body in problem_responses(BadKeyError).items()}
+        guarded = [operations for path, operations in document["paths"].items() if path not in OPEN_PATHS]
+        for operation in (operation for operations in guarded for operation in operations.values()):
+            operation["security"] = [{name: []} for name in KEY_SCHEMES]
+            operation["responses"] |= refusal
     return document
 
 
-def _problem_response(status: HTTPStatus, problems: Sequence[Problem], detail: str | None = None) -> Json:
+def _problem_response(status: int, problems: Sequence[Problem], detail: str | None = None) -> Json:
     examples = {
-        problem.type.rsplit(":", 1)[-1]: {
+        problem.kind or "fault": {
             "summary": problem.title,
             "value": problem_body(problem, detail or problem.remedy, EXAMPLE_REQUEST_ID),
         }
@@ -219,7 +185,7 @@ def _problem_response(status: HTTPStatus, problems: Sequence[Problem], detail: s
     }
     response: Json = {
         "description": "; ".join(problem.title for problem in problems),
-        "content": {PROBLEM_JSON: {"schema": PROBLEM_REFERENCE, "examples": examples}},
+        "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}},
     }
     if status in PROBLEM_HEADERS:
         response["headers"] = PROBLEM_HEADERS[status]

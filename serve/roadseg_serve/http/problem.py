@@ -1,42 +1,70 @@
-"""Whatever goes wrong becomes an answer: problem+json for a request, a refusal for a WebSocket."""
+"""Every error as `application/problem+json` (RFC 9457), or as the refusal of a WebSocket."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from http import HTTPStatus
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fastapi.exceptions import ValidationException
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from roadseg_serve.errors import (
-    PROBLEM_JSON,
-    BadParameterError,
-    OverloadedError,
-    Problem,
-    RequestError,
-    bare_problem,
-    problem_body,
-    problem_of,
-)
-from roadseg_serve.http.openapi import FAULT_DETAIL
+from roadseg_serve.errors import BadParameterError, OverloadedError, Problem, RequestError
 from roadseg_serve.http.request_id import STARTS
 from roadseg_serve.settings import BackpressureConfig
 
-FIRST_PRIVATE_CLOSE_CODE = 4000  # of a WebSocket; the HTTP status is added to it
+PROBLEM_JSON = "application/problem+json"
+FAULT_DETAIL = "The server failed on this request. The cause is in its log."
+BUSY = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
+FIRST_PRIVATE_CLOSE_CODE = 4000  # of a WebSocket; we add the HTTP status
+
+
+class ProblemDocument(BaseModel):
+    """An error (RFC 9457); `detail` says what to do about it."""
+
+    model_config = ConfigDict(title="Problem")
+
+    type: str = Field(description="A URN for the kind of error; about:blank if the status says it all.")
+    title: str = Field(description="The kind of error in a few words.")
+    status: int = Field(description="The HTTP status.", ge=400, le=599)
+    detail: str = Field(description="What happened this time, and what to do about it.")
+    request_id: str = Field(description="As in X-Request-ID; finds the request in the server's log.")
+
+
+def bare_problem(status: int) -> Problem:
+    """A problem that is fully described by its HTTP status, such as 404."""
+    return Problem(status, "", HTTPStatus(status).phrase, "See /docs.")
+
+
+def problem_body(problem: Problem, detail: str, request_id: str) -> dict[str, Any]:
+    """A `ProblemDocument` as JSON."""
+    return ProblemDocument(
+        type=problem.type, title=problem.title, status=problem.status, detail=detail, request_id=request_id
+    ).model_dump()
+
+
+def problem_response(
+    scope: Scope, problem: Problem, detail: str, *, retry_after_s: int | str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The HTTP response; a status that says "busy" carries `Retry-After`."""
+    busy = {"Retry-After": str(retry_after_s)} if problem.status in BUSY else {}
+    body = problem_body(problem, detail, scope["state"]["request_id"])
+    sent = {**problem.headers, **busy, **(headers or {})}
+    return JSONResponse(body, problem.status, headers=sent, media_type=PROBLEM_JSON)
 
 
 class Problems:
-    """Answer what the routes and the gate raise, and add the headers that the gate has left for any answer.
+    """Answer the errors of everything inside, and add `scope["state"]["headers"]` to every answer.
 
     Args:
-        app: whose errors are answered.
-        backpressure: what is answered where too much waits.
-        note_refusal: hears of every request that is refused.
+        app: raises RequestError, or anything else if it has a bug.
+        backpressure: the answer to an overload.
+        note_refusal: called with every RequestError.
     """
 
     def __init__(
@@ -47,69 +75,60 @@ class Problems:
         self._note_refusal = note_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI; leaves what was raised in `scope["state"]["error"]`, and takes `scope["state"]["headers"]`."""
+        """ASGI; leaves the error in `scope["state"]["error"]` for the log."""
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
         state = scope["state"]
         headers: dict[str, str] = {}
         state["headers"] = headers
-        begun = False
+        has_started = False
 
-        async def send_noted(message: Message) -> None:
-            nonlocal begun
-            begun = True
+        async def send_with_headers(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
             if message["type"] in STARTS:
                 MutableHeaders(scope=message).update(headers)
             await send(message)
 
         try:
-            return await self._app(scope, receive, send_noted)
+            return await self._app(scope, receive, send_with_headers)
         except (ClientDisconnect, WebSocketDisconnect):
-            return None  # nobody is left to answer
+            return None  # there is nobody left to answer
         except Exception as error:
-            # Ray hands on an error of another process with the error itself as `cause`.
-            state["error"] = getattr(error, "cause", error)
-            if begun:  # the server breaks the answer off
+            state["error"] = error
+            if has_started:  # too late for another answer: the server closes the connection
                 raise
-            return await self._refuse(state["error"], scope, receive, send_noted)
+            return await self._refuse(error, scope, receive, send_with_headers)
 
     async def _refuse(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
-        """A RequestError is answered as the table says; anything else is a fault of ours, and its inside is kept."""
         if isinstance(error, RequestError):
             self._note_refusal(error)
-            problem, detail = problem_of(error), str(error)
-        else:
+            problem, detail = error.problem, str(error)
+        else:  # a bug: its text is for the log, not for the client
             problem, detail = bare_problem(HTTPStatus.INTERNAL_SERVER_ERROR), FAULT_DETAIL
         if isinstance(error, OverloadedError):
-            problem = replace(problem, status=HTTPStatus(self._backpressure.status_code))
-        headers = dict(problem.headers)
-        if problem.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
-            headers["Retry-After"] = str(self._backpressure.retry_after_s)
+            problem = replace(problem, status=self._backpressure.status_code)
         if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
             close_code = FIRST_PRIVATE_CLOSE_CODE + problem.status
             await send({"type": "websocket.close", "code": close_code, "reason": problem.title})
         else:
-            await _answer(scope, problem, detail, headers)(scope, receive, send)
+            response = problem_response(scope, problem, detail, retry_after_s=self._backpressure.retry_after_s)
+            await response(scope, receive, send)
 
 
 async def answer_http_exception(request: Request, error: Exception) -> JSONResponse:
-    """What the framework itself refuses, such as an unknown route."""
+    """Answer what the framework refuses, such as an unknown route."""
     assert isinstance(error, HTTPException)
-    detail = f"{request.method} {request.url.path}: {error.detail}. The routes are described at /docs."
-    return _answer(request.scope, bare_problem(HTTPStatus(error.status_code)), detail, error.headers or {})
+    problem = bare_problem(error.status_code)
+    detail = f"{request.method} {request.url.path}: {error.detail}. See /docs for the routes."
+    return problem_response(request.scope, problem, detail, retry_after_s=1, headers=error.headers)
 
 
 async def refuse_parameters(_request: HTTPConnection, error: Exception) -> NoReturn:
-    """Query parameters that are not as the routes declare them.
-
-    Raises:
-        BadParameterError: always.
-    """
+    """Turn FastAPI's error about query parameters into BadParameterError."""
     assert isinstance(error, ValidationException)
-    faults = "; ".join(f"{fault['loc'][-1]}={str(fault['input'])[:50]}: {fault['msg']}" for fault in error.errors())
-    raise BadParameterError(f"{faults}. Or leave it out; see /docs.") from error
-
-
-def _answer(scope: Scope, problem: Problem, detail: str, headers: Mapping[str, str]) -> JSONResponse:
-    body = problem_body(problem, detail, scope["state"]["request_id"])
-    return JSONResponse(body, problem.status, headers=headers, media_type=PROBLEM_JSON)
+    faults: dict[str, Any] = {}
+    for fault in error.errors():  # a second one about the same parameter would only say that it is not None either
+        faults.setdefault(str(fault["loc"][1]), fault)
+    detail = "; ".join(f"{name}={str(fault['input'])[:50]}: {fault['msg']}" for name, fault in faults.items())
+    raise BadParameterError(f"{detail}. Or leave the parameter out; see /docs.") from error

@@ -1,25 +1,21 @@
-"""Request ids: every request has one, in Ray's log, in ours and in the answer."""
+"""Request ids: each request has one, the same in the client, Ray's log, our log and the answer."""
 
 import re
 import uuid
 
 from starlette.datastructures import MutableHeaders
-from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from roadseg_serve.http.ray_answers import RayAnswers
-from roadseg_serve.observe.trace import TraceEdge
 
 STARTS = {"http.response.start", "websocket.http.response.start", "websocket.accept"}  # messages that carry headers
 REQUEST_ID_HEADER = "X-Request-ID"
-ACCEPTED = re.compile(r"[\x21-\x7e]{1,128}")  # visible ASCII: an id goes into logs and headers
+ACCEPTED = re.compile(r"[\x21-\x7e]{1,128}")  # visible ASCII: the id goes into logs and headers
 
 
 class RequestId:
-    """Keep the client's `X-Request-ID` where it is fit for a log, otherwise make one; answer with it.
+    """Keep the client's `X-Request-ID` if it is safe in a log, otherwise make one; send it back.
 
-    It runs twice: in front of the routes, and around Ray Serve's HTTP proxy, which takes the id of the request for its
-    own and adds it to every answer. There it makes sure that Ray knows no other id, and that it is added once.
+    It also runs around Ray Serve's proxy, which logs and refuses requests before the routes see them. The package
+    asgi-correlation-id adds a second header to an answer that has one, and none to the handshake of a WebSocket.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -41,8 +37,3 @@ class RequestId:
             await send(message)
 
         return await self._app(scope, receive, send_with_id)
-
-
-def around_ray() -> list[Middleware]:
-    """What Ray Serve's HTTP proxy runs around itself, asked for by `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`."""
-    return [Middleware(RayAnswers), Middleware(TraceEdge), Middleware(RequestId)]  # the last is the outermost

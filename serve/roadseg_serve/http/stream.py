@@ -1,9 +1,9 @@
-"""Frames in, masks out, over a WebSocket: the newest frame wins, and nothing ever queues. Contract: docs/stream.md.
+"""Frames in, masks out, over a WebSocket: the newest frame wins, and nothing queues. Contract: docs/stream.md.
 
-What lies between the client and this process may hold any number of messages without telling: Ray Serve's proxy reads
-ahead as fast as a client sends, and takes whatever is sent to one that does not read. So nothing here relies on
-`receive` or `send` to wait. Every frame is received, and dropped for a newer one; and a client says `next` when it has
-read an answer, without which it gets no more than `MAX_UNREAD`.
+Anything between client and server may buffer any number of messages: a proxy reads ahead as fast as a client sends,
+and accepts answers for a client that does not read. So this module never relies on `receive` or `send` to block. It
+receives every frame and drops it for a newer one, and sends at most `MAX_UNREAD` answers until the client confirms one
+with `next`.
 """
 
 import asyncio
@@ -16,7 +16,8 @@ from typing import Any
 from starlette.types import Message, Receive, Send
 from starlette.websockets import WebSocketDisconnect
 
-from roadseg_serve.errors import RequestError, problem_body, problem_of
+from roadseg_serve.errors import RequestError
+from roadseg_serve.http.problem import problem_body
 from roadseg_serve.messages import Answer, AnswerOptions
 from roadseg_serve.observe import trace
 from roadseg_serve.stages.findings import complete
@@ -25,26 +26,26 @@ Segment = Callable[[bytes, AnswerOptions], Awaitable[Answer]]
 Problem = dict[str, Any]  # RFC 9457
 Work = Callable[[bytes], Coroutine[None, None, Answer | Problem]]
 
-# Two, so that one frame is decoded while the model works on the other; more would only grow older on the way.
+# Two, so that one frame is decoded while the model works on the other; more would only add latency.
 MAX_IN_FLIGHT = 2
-# Answers on their way, or not read yet: enough for a network of a tenth of a second.
+# Answers that are not confirmed yet: enough for a network latency of a tenth of a second.
 MAX_UNREAD = 4
 NEXT = "next"
 SUBPROTOCOL = "roadseg"
-# Half of a gigabit line. Only a neighbour can send several times as much, which would be read ahead, and pile up.
+# Half of a gigabit line. Only a client on the same network can send more, which would pile up in a proxy.
 MAX_BYTES_PER_S = 64_000_000
 IDLE_TIMEOUT_S = 60.0
 
-# Close codes: those from 4000 on are ours, after the HTTP status that says the same.
+# Close codes; those from 4000 on are ours, 4000 plus the HTTP status with the same meaning.
 GOING_AWAY, PROTOCOL_ERROR, WRONG_KIND, REFUSED, TOO_BIG, FAULT, TRY_LATER = 1001, 1002, 1003, 1008, 1009, 1011, 1013
 IDLE = 4408
 
-# What a send ends in where the client is gone, or does not read for so long that it might as well be.
+# Raised by a send if the client is gone, or has not read for so long that it might as well be.
 GONE = (OSError, TimeoutError, WebSocketDisconnect)
 
 
-class _End(Exception):  # noqa: N818 it is no error
-    """The conversation ends; `code` is None where the client has ended it."""
+class _End(Exception):  # noqa: N818 not an error
+    """The conversation ends; `code` is None if the client closed it."""
 
     def __init__(self, code: int | None, reason: str = "") -> None:
         super().__init__(code, reason)
@@ -55,11 +56,11 @@ class Streams:
     """All conversations of one process.
 
     Args:
-        segment: a frame's bytes and the wish to the answer; raises RequestError.
-        max_frame_bytes: of one frame; a longer one ends the conversation.
-        max_streams: at once; one more is asked to try again later.
-        note_refusal: hears of every frame that is refused.
-        idle_timeout_s: how long a client may neither send a frame nor make room for an answer.
+        segment: see `Pipeline.segment`.
+        max_frame_bytes: a longer frame ends its conversation.
+        max_streams: open at the same time; further clients are told to try again later.
+        note_refusal: called with the error of every refused frame.
+        idle_timeout_s: how long a client may neither send a frame nor confirm an answer.
     """
 
     def __init__(
@@ -80,37 +81,37 @@ class Streams:
         self._stopped = asyncio.Event()
 
     def stop(self) -> None:
-        """End all conversations, and every later one at once."""
+        """End all conversations, and reject new ones."""
         self._stopped.set()
 
     async def converse(
-        self, receive: Receive, send: Send, wish: AnswerOptions, request_id: str, subprotocols: Sequence[str] = ()
+        self, receive: Receive, send: Send, options: AnswerOptions, request_id: str, subprotocols: Sequence[str] = ()
     ) -> None:
-        """One conversation, from the handshake to the close.
+        """Hold one conversation, from the handshake to the close.
 
         Args:
-            receive: ASGI, of a WebSocket.
-            send: ASGI, of the same.
-            wish: for all its frames.
-            request_id: under which the log has it.
+            receive: ASGI.
+            send: ASGI.
+            options: for all frames.
+            request_id: for the log.
             subprotocols: offered by the client.
         """
         await receive()  # websocket.connect
-        # A browser that offers subprotocols gives up where none is chosen, and the one that holds its key is none.
+        # A browser that offers subprotocols fails unless one is picked; the one that holds the key is never echoed.
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
-        # Accepted even where it ends at once: a browser shows its script the code of a close, not that of a refusal.
+        # Accept even if it ends at once: a browser tells its script the code of a close, but not of a refusal.
         await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
         self._num_streams += 1
         try:
             if self._num_streams > self._max_streams:
                 end = _End(TRY_LATER, f"{self._max_streams} streams are open; try again later")
             else:
-                work = partial(self._attempt, wish=wish, request_id=request_id)
+                work = partial(self._attempt, options=options, request_id=request_id)
                 conversation = _Conversation(receive, send, work, self._max_frame_bytes, self._idle_timeout_s)
                 end = await conversation.hold(self._stopped)
             await self._close(send, end)
         except Exception:
-            await self._close(send, _End(FAULT, "a fault of the server; its log has the details"))
+            await self._close(send, _End(FAULT, "the server failed; the cause is in its log"))
             raise
         finally:
             self._num_streams -= 1
@@ -122,20 +123,17 @@ class Streams:
                 # Not asyncio.timeout: before Python 3.11.3 it takes the end of the task group for a cancellation.
                 await asyncio.wait_for(send(message), self._idle_timeout_s)
 
-    async def _attempt(self, data: bytes, wish: AnswerOptions, request_id: str) -> Answer | Problem:
+    async def _attempt(self, data: bytes, options: AnswerOptions, request_id: str) -> Answer | Problem:
         try:
             with trace.start_trace("WS /stream frame", {"roadseg.request_id": request_id}):
-                return complete(await self._segment(data, wish), request_id)
+                return complete(await self._segment(data, options), request_id)
         except RequestError as error:
-            # Ray hands on an error of another process with the error itself as `cause`.
-            refusal = getattr(error, "cause", error)
-            assert isinstance(refusal, RequestError)
-            self._note_refusal(refusal)
-            return problem_body(problem_of(refusal), str(refusal), request_id)
+            self._note_refusal(error)
+            return problem_body(error.problem, str(error), request_id)
 
 
 class _Conversation:
-    """One client. Four tasks: one receives, one takes the newest frame, one answers, one waits for the stop."""
+    """One client: a task receives, one takes the newest frame, one answers, one waits for the stop."""
 
     def __init__(self, receive: Receive, send: Send, work: Work, max_frame_bytes: int, idle_timeout_s: float) -> None:
         self._receive = receive
@@ -149,16 +147,16 @@ class _Conversation:
         self._may_work = asyncio.Semaphore(MAX_IN_FLIGHT)
         self._may_answer = asyncio.Semaphore(MAX_UNREAD)
         self._num_unread = 0
-        self._allowance_bytes = float(MAX_BYTES_PER_S)  # what may come within no time
+        self._allowance_bytes = float(MAX_BYTES_PER_S)  # the burst that a client may send
         self._last_frame_s = asyncio.get_running_loop().time()
-        # Number of the frame, how many were skipped before it, and the work on it; as long as the semaphores allow.
+        # Number of the frame, how many were skipped before it, and the work on it; the semaphores bound its length.
         self._taken: asyncio.Queue[tuple[int, int, asyncio.Task[Answer | Problem]]] = asyncio.Queue()
 
     async def hold(self, stopped: asyncio.Event) -> _End:
-        """Speak until one side ends it; all work that is under way then is cancelled.
+        """Talk until one side ends the conversation, then cancel the work in progress.
 
         Raises:
-            ExceptionGroup: with whatever `work` raised.
+            ExceptionGroup: `work` raised something.
         """
         end: BaseException | None = None
         try:
@@ -186,22 +184,24 @@ class _Conversation:
                 raise _End(WRONG_KIND, f"send a picture as a binary message, or the text '{NEXT}'")
 
     def _keep(self, data: bytes) -> None:
-        """In place of the frame that waited, if one did."""
+        """Replace the waiting frame, if there is one."""
         if len(data) > self._max_frame_bytes:
-            raise _End(TOO_BIG, f"a frame may have {self._max_frame_bytes / 1e6:g} MB; scale or compress it more")
+            raise _End(
+                TOO_BIG, f"frames are limited to {self._max_frame_bytes / 1e6:g} MB; scale down or compress more"
+            )
         now_s = asyncio.get_running_loop().time()
         self._allowance_bytes += (now_s - self._last_frame_s) * MAX_BYTES_PER_S
         self._allowance_bytes = min(self._allowance_bytes, MAX_BYTES_PER_S) - len(data)
         self._last_frame_s = now_s
         if self._allowance_bytes < 0:
-            raise _End(REFUSED, f"over {MAX_BYTES_PER_S / 1e6:g} MB/s; send as fast as the camera takes pictures")
+            raise _End(REFUSED, f"over {MAX_BYTES_PER_S / 1e6:g} MB/s; do not send faster than the camera records")
         self._newest = data
         self._num_frames += 1
         self._is_waiting.set()
 
     def _note_read(self) -> None:
         if self._num_unread == 0:
-            raise _End(PROTOCOL_ERROR, f"say '{NEXT}' once for each answer, after it has come")
+            raise _End(PROTOCOL_ERROR, f"send '{NEXT}' once for each answer, after receiving it")
         self._num_unread -= 1
         self._may_answer.release()
 
@@ -214,8 +214,8 @@ class _Conversation:
                     await self._may_answer.acquire()
                     await self._is_waiting.wait()
             except TimeoutError:
-                hint = f"send frames, and '{NEXT}' after each answer"
-                raise _End(IDLE, f"nothing to do for {self._idle_timeout_s:g} s; {hint}") from None
+                reason = f"idle for {self._idle_timeout_s:g} s; send frames, and '{NEXT}' after each answer"
+                raise _End(IDLE, reason) from None
             self._is_waiting.clear()
             number = self._num_frames - 1
             work = tasks.create_task(self._work(self._newest))
@@ -248,11 +248,11 @@ class _Conversation:
 
 async def _stop(stopped: asyncio.Event) -> None:
     await stopped.wait()
-    raise _End(GOING_AWAY, "the server stops; connect again")
+    raise _End(GOING_AWAY, "the server is stopping; connect again")
 
 
 def _describe(answer: Answer) -> dict[str, object]:
-    """What the text before a mask says of it."""
+    """The text message before a mask."""
     return {
         "media_type": answer.media_type,
         "model": {"name": answer.model.name, "version": answer.model.version},

@@ -4,7 +4,7 @@ from typing import Any
 
 from ray.serve import metrics
 
-from roadseg_serve.errors import Problem, RequestError, problem_of
+from roadseg_serve.errors import Problem, RequestError
 from roadseg_serve.messages import Answer, ModelName
 
 # The buckets of Ray Serve for whole requests, so that no step seems longer than its request.
@@ -46,7 +46,7 @@ class Metrics:
 
     def note_refusal(self, error: RequestError) -> None:
         """Record a refused request."""
-        self._refusals.inc(tags={"reason": _reason(problem_of(error))})
+        self._refusals.inc(tags={"reason": error.problem.kind})
 
 
 class RayRefusals:
@@ -61,7 +61,7 @@ class RayRefusals:
 
     def note(self, problem: Problem) -> None:
         """Record a refused request."""
-        self._refusals.inc(tags={"reason": _reason(problem)})
+        self._refusals.inc(tags={"reason": problem.kind})
 
 
 class ModelMetrics:
@@ -87,7 +87,3 @@ class ModelMetrics:
     def note_batch(self, num_frames: int) -> None:
         """Record a predicted batch."""
         self._batch_size.observe(num_frames)
-
-
-def _reason(problem: Problem) -> str:
-    return problem.type.rpartition(":")[2]

@@ -7,26 +7,20 @@ since the last export are lost.
 import asyncio
 import logging
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import ray
 from pydantic import BaseModel, Field
-from ray import serve
 
 from roadseg_serve.errors import ModelUnavailableError
-from roadseg_serve.observe.prometheus import Series, increases, mean_of_integers, parse, quantile, sums
+from roadseg_serve.observe.prometheus import Series, increases, mean_of_integers, quantile, sums
 
 WINDOW_S = 60.0
 MIN_WINDOW_S = 15.0  # rates over less would be rough
 PERIOD_S = 5.0  # between two snapshots, at least
 HISTORY_S = 600.0
 TIMEOUT_S = 10.0
-SCRAPE_TIMEOUT_S = 3.0
-NUM_SCRAPES = 8  # at once
 
 LATENCY = "ray_roadseg_stage_latency_ms_bucket"
 TOTAL_LATENCY = "ray_serve_http_request_latency_ms_bucket"
@@ -189,27 +183,6 @@ class StatusMonitor:
         return status.model_copy(update={"history": self._history})
 
 
-def take_snapshot() -> Snapshot:
-    """Ask every live node for its metrics, and Ray Serve for the deployments; works inside a replica only."""
-    time_s, problems = time.time(), []
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    urls = [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in nodes]
-    with ThreadPoolExecutor(NUM_SCRAPES) as pool:
-        texts = list(pool.map(_scrape, urls))
-    num_silent = texts.count(None)
-    if num_silent:
-        problems.append(f"{num_silent} of {len(nodes)} nodes did not answer; their figures are missing.")
-    series: Series = {}
-    for url, text in zip(urls, texts, strict=True):
-        series |= parse(text or "", NAMES, node=url)
-    application = serve.status().applications[serve.get_replica_context().app_name]
-    deployments = {
-        name: (deployment.status.value, {str(state): num for state, num in deployment.replica_states.items()})
-        for name, deployment in application.deployments.items()
-    }
-    return Snapshot(time_s, series, deployments, problems)
-
-
 def first_of_window(snapshots: Sequence[Snapshot]) -> Snapshot:
     """The newest snapshot at least `WINDOW_S` before the last one, or else the oldest; they are in order of time."""
     now_s = snapshots[-1].time_s
@@ -291,12 +264,3 @@ def _deployments(snapshot: Snapshot) -> list[DeploymentStatus]:
         )
         for name, (state, replicas) in sorted(snapshot.deployments.items())
     ]
-
-
-def _scrape(url: str) -> str | None:
-    try:
-        with urllib.request.urlopen(url, timeout=SCRAPE_TIMEOUT_S) as answer:  # noqa: S310  # a node of our own cluster
-            text: str = answer.read().decode()
-            return text
-    except OSError:
-        return None

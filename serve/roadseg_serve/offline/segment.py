@@ -25,8 +25,8 @@ from roadseg_serve.messages import Answer, AnswerOptions, Format, Frame, ModelNa
 from roadseg_serve.models import artefact
 from roadseg_serve.offline.inputs import SUFFIXES, Job
 from roadseg_serve.offline.outcome import Outcome
-from roadseg_serve.stages.postprocess import answer, binarise, overlay, unfit
-from roadseg_serve.stages.preprocess import Limits, fit, frame_of
+from roadseg_serve.stages.postprocess import answer, binarise, overlay, resize_back
+from roadseg_serve.stages.preprocess import Limits, frame_of, resize_and_pad
 
 if TYPE_CHECKING:
     import av
@@ -129,7 +129,7 @@ def segment_files(
             yield _segment_video(segmenter, job, options, progress)
 
 
-def pipeline(
+def run_batches(
     items: Iterable[T],
     prepare: Callable[[T], Frame],
     predict: Callable[[Sequence[Frame]], list[Prediction]],
@@ -230,7 +230,7 @@ def _segment_pictures(segmenter: Segmenter, jobs: Sequence[Job], options: Option
             seconds=sum(made.times_s.values()),
         )
 
-    with closing(pipeline(jobs, prepare, segmenter.predict, finish, num_jobs=options.num_jobs)) as results:
+    with closing(run_batches(jobs, prepare, segmenter.predict, finish, num_jobs=options.num_jobs)) as results:
         for job, result in results:
             yield result if isinstance(result, Outcome) else Outcome(job.source, job.target, fault=str(result))
 
@@ -277,14 +277,14 @@ def _overlay_video(segmenter: Segmenter, job: Job, options: Options, reader: "Re
     threshold = segmenter.threshold if options.threshold is None else options.threshold
 
     def prepare(item: "IndexedFrame") -> Frame:
-        return fit(reader.picture_of(item[1]), segmenter.size_rule, keep_picture=True)
+        return resize_and_pad(reader.picture_of(item[1]), segmenter.size_rule, keep_picture=True)
 
     def finish(_item: "IndexedFrame", frame: Frame, prediction: Prediction) -> "tuple[av.VideoFrame, float]":
         assert frame.picture_HWC is not None
-        mask_HW = binarise(unfit(prediction.prob_HW, prediction.placement), threshold)
+        mask_HW = binarise(resize_back(prediction.prob_HW, prediction.placement), threshold)
         return to_yuv(overlay(frame.picture_HWC, mask_HW)), np.count_nonzero(mask_HW) / mask_HW.size
 
-    results = pipeline(reader, prepare, segmenter.predict, finish, num_jobs=options.num_jobs)
+    results = run_batches(reader, prepare, segmenter.predict, finish, num_jobs=options.num_jobs)
     with closing(results), atomic_file(job.target) as part, ExitStack() as stack:
         writer: Writer | None = None
         for (_, frame), result in results:
@@ -304,14 +304,14 @@ def _frame_files(segmenter: Segmenter, job: Job, options: Options, reader: "Read
         return job.target / f"{item[0]:06d}{SUFFIXES[job.format]}"
 
     def prepare(item: "IndexedFrame") -> Frame:
-        return fit(reader.picture_of(item[1]), segmenter.size_rule)
+        return resize_and_pad(reader.picture_of(item[1]), segmenter.size_rule)
 
     def finish(item: "IndexedFrame", _frame: Frame, prediction: Prediction) -> float:
         answer_options = AnswerOptions(job.format, options.threshold)
         return _write_answer(target_of(item), prediction, answer_options, None).road_share
 
     frames = (item for item in reader if not (options.skip_existing and target_of(item).exists()))
-    with closing(pipeline(frames, prepare, segmenter.predict, finish, num_jobs=options.num_jobs)) as results:
+    with closing(run_batches(frames, prepare, segmenter.predict, finish, num_jobs=options.num_jobs)) as results:
         for _, result in results:
             if isinstance(result, RoadsegError):
                 raise result

@@ -1,4 +1,4 @@
-"""What was found in one picture, as the document that programs read.
+"""The JSON answer.
 
 Axes: H height, W width. Masks are uint8, 0 or 255.
 """
@@ -13,75 +13,66 @@ from pydantic import BaseModel, ConfigDict, Field
 from roadseg_serve.messages import MEDIA_TYPES, Answer, Format, ModelName, UInt8Array
 
 
-class ModelVersion(BaseModel):
-    """Which model version answered."""
-
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+class ModelVersion(_Strict):
+    """The model version that answered."""
 
     name: str
     version: str
 
 
-class RunLengths(BaseModel):
-    """The mask in COCO's uncompressed run lengths, as `pycocotools.mask.frPyObjects` takes them.
+class RunLengths(_Strict):
+    """The mask as COCO's uncompressed run lengths, which `pycocotools.mask.frPyObjects` reads.
 
-    Pixels are counted down the first column, then down the second, and so on. `counts` are the lengths of the runs, in
-    turn not road and road; the first is 0 where the first pixel is road. They add up to height times width.
+    Pixels are counted down the first column, then the second, and so on. `counts` are run lengths, alternately of "not
+    road" and road; the first is 0 if the first pixel is road. They add up to height times width.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     size: tuple[int, int] = Field(description="Height and width, pixels.")
-    counts: list[int] = Field(description="Lengths of the runs, not road first.")
+    counts: list[int] = Field(description="Run lengths, starting with not road.")
 
 
-class Mask(BaseModel):
-    """The mask twice: as a picture, and as run lengths."""
-
-    model_config = ConfigDict(extra="forbid")
+class Mask(_Strict):
+    """The mask, as a picture and as run lengths."""
 
     png_base64: str = Field(
-        description="8-bit grey PNG, 255 road, 0 not, in base64.", json_schema_extra={"contentEncoding": "base64"}
+        description="8-bit grey PNG in base64; 255 is road, 0 is not.", json_schema_extra={"contentEncoding": "base64"}
     )
     rle: RunLengths
 
 
-class Findings(BaseModel):
-    """What was found in one picture."""
+class Findings(_Strict):
+    """The result for one picture."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    road_share: float = Field(ge=0, le=1, description="Pixels that are road, of all.")
-    width: int = Field(ge=1, description="Of the upright picture and its mask, pixels.")
-    height: int = Field(ge=1, description="Of the upright picture and its mask, pixels.")
-    threshold: float = Field(ge=0, le=1, description="Road is where the probability reaches it.")
+    road_share: float = Field(ge=0, le=1, description="Fraction of the pixels that are road.")
+    width: int = Field(ge=1, description="Of the upright picture and its mask, in pixels.")
+    height: int = Field(ge=1, description="Of the upright picture and its mask, in pixels.")
+    threshold: float = Field(ge=0, le=1, description="Pixels with at least this probability are road.")
     model: ModelVersion
     mask: Mask
 
 
 class Reply(Findings):
-    """What was found in one picture that was sent."""
+    """The result for one upload."""
 
-    timings_ms: dict[str, float] = Field(description="How long the steps took: decode, resize, queue, infer, encode.")
-    request_id: str = Field(description="As in X-Request-ID; the server's log has it under this id.")
+    timings_ms: dict[str, float] = Field(description="Milliseconds of each step: decode, resize, queue, infer, encode.")
+    request_id: str = Field(description="As in X-Request-ID; finds the request in the server's log.")
 
 
 def findings(
-    mask_HW: UInt8Array,
-    mask_png: bytes,
-    *,
-    road_share: float,
-    threshold: float,
-    model: ModelName,
+    mask_HW: UInt8Array, mask_png: bytes, *, road_share: float, threshold: float, model: ModelName
 ) -> Findings:
-    """Put the document together.
+    """Build the result.
 
     Args:
         mask_HW: 0 or 255.
         mask_png: the same as a PNG file.
-        road_share: of the pixels, in [0, 1].
-        threshold: by which the mask was made, in [0, 1].
-        model: which version answered.
+        road_share: fraction of the pixels that are road, in [0, 1].
+        threshold: of the mask, in [0, 1].
+        model: the version that answered.
     """
     height, width = mask_HW.shape
     return Findings(
@@ -98,13 +89,9 @@ def findings(
 
 
 def complete(answer: Answer, request_id: str) -> Answer:
-    """Make a `Reply` of `Findings`, now that it is known how long they took; other formats stay as they are.
+    """Turn `Findings` into a `Reply`, now that all times are known; other formats stay as they are.
 
-    The rest is put at the end of the bytes: reading and writing the whole document again would take long.
-
-    Args:
-        answer: to a picture that was sent.
-        request_id: with which it was sent.
+    It appends to the bytes, because parsing the whole document again would be slow.
     """
     if answer.media_type != MEDIA_TYPES[Format.JSON]:
         return answer
@@ -114,12 +101,9 @@ def complete(answer: Answer, request_id: str) -> Answer:
 
 
 def run_lengths(mask_HW: UInt8Array) -> list[int]:
-    """COCO's uncompressed run lengths: column by column, not road first.
+    """The `counts` of `RunLengths` for a mask of 0 and 255.
 
-    The format is described in the COCO API (https://github.com/cocodataset/cocoapi, `pycocotools/mask.py`).
-
-    Args:
-        mask_HW: 0 or 255.
+    Source: the COCO API, https://github.com/cocodataset/cocoapi, `pycocotools/mask.py`.
     """
     flat = mask_HW.ravel(order="F")
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1

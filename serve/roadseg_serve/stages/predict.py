@@ -1,7 +1,7 @@
-"""The model: the stage that batches frames for an engine.
+"""The stage that runs the model: it batches frames for an engine.
 
-Axes: B batch, H height, W width, C channel (R, G, B). Probability is uint8: 0 is surely not road, 255 surely
-road.
+Axes: B batch, H height, W width, C channel (R, G, B). Probability is uint8: 0 is certainly not road, 255
+certainly road.
 """
 
 import asyncio
@@ -23,22 +23,11 @@ from roadseg_serve.observe.metrics import ModelMetrics
 from roadseg_serve.settings import ModelArgs
 
 
-def size_rule_of(error: Exception) -> SizeRule:
-    """The size rule of the model that would not take a frame.
-
-    Args:
-        error: RefitError, as it is or as Ray hands it on, with itself as `cause`.
-    """
-    size_rule = getattr(error, "cause", error).args[0]
-    assert isinstance(size_rule, SizeRule)
-    return size_rule
-
-
 class Model:
-    """The stage: `Frame` in, `Prediction` out; frames that wait at the same time are predicted together.
+    """`Frame` in, `Prediction` out; frames that wait at the same time form a batch.
 
     Args:
-        uri: names the model version; it is verified before it is loaded.
+        uri: of the model version; see `artefact.resolve`. It is verified before it is loaded.
         args: engine, threads and batches.
 
     Raises:
@@ -52,44 +41,44 @@ class Model:
         manifest = version.manifest
         self._name = ModelName(manifest.name, manifest.version)
         self._threshold = manifest.threshold
-        self._size_rule = manifest.input.size
+        self.size_rule: SizeRule = manifest.input.size
         self._engine = create_engine(args.engine, version, num_threads=args.num_threads, gpu=gpu)
-        self._one_call = Lock()
-        # Only on a GPU is a batch computed at one of few sizes, each of which has to be prepared.
+        self._engine_lock = Lock()
+        # On a GPU, batches are padded to one of a few sizes, each of which needs a warm-up.
         buckets = {bucket(num_images) for num_images in range(1, args.max_batch_size + 1)} if gpu else {1}
-        warm_up(self._engine, self._size_rule, sorted(buckets))
+        warm_up(self._engine, self.size_rule, sorted(buckets))
         self._metrics = ModelMetrics(self._name)
         together = serve.batch(
             max_batch_size=args.max_batch_size,
             batch_wait_timeout_s=args.batch_wait_timeout_s,
             max_concurrent_batches=args.max_concurrent_batches,
         )
-        self._predict: Any = together(self._predict_together)  # of one frame, which Ray's types do not say
+        self._predict: Any = together(self._predict_together)  # takes one frame, unlike its type
 
     async def __call__(self, frame: Frame) -> Prediction:
         """Predict one frame.
 
         Raises:
-            RefitError: the frame was fitted by another rule than this model's.
+            RefitError: the frame was scaled by the rule of another model.
         """
-        if frame.size_rule != self._size_rule:
-            raise RefitError(self._size_rule)
+        if frame.size_rule != self.size_rule:
+            raise RefitError(self.size_rule)
         with trace.span("predict"):
             prediction: Prediction = await self._predict(frame, get_current())
             return prediction
 
     def check_health(self) -> None:
-        """Ray Serve asks every few seconds, and takes it for well if nothing is raised."""
+        """Ray Serve calls this every few seconds; the replica is healthy if it returns."""
         self._metrics.note_loaded()
 
     async def _predict_together(self, frames: list[Frame], contexts: list[Context]) -> list[Prediction]:
         started_ns, started_s = time.time_ns(), time.perf_counter()
-        # In a thread, so that the next batch gathers meanwhile.
+        # In a thread, so that the next batch can collect frames meanwhile.
         probs_HW = await asyncio.to_thread(self._predict_alone, [frame.input_HWC for frame in frames])
         infer_s = time.perf_counter() - started_s
         self._metrics.note_batch(len(frames))
         attributes = {"roadseg.batch_size": len(frames)}
-        for context in contexts:  # the batch is a part of every request in it
+        for context in contexts:  # a span in the trace of every request of the batch
             trace.record_span("infer", context, started_ns=started_ns, time_s=infer_s, attributes=attributes)
         return [
             frame.predicted(prob_HW, threshold=self._threshold, model=self._name, infer_s=infer_s)
@@ -97,5 +86,5 @@ class Model:
         ]
 
     def _predict_alone(self, images_HWC: list[UInt8Array]) -> list[UInt8Array]:
-        with self._one_call:
+        with self._engine_lock:
             return predict_all(self._engine, images_HWC)

@@ -1,4 +1,4 @@
-"""From uploaded bytes to the model's input: decode any picture to RGB, then bring it to the input size.
+"""From uploaded bytes to the model's input: decode any picture to RGB, then resize and pad it.
 
 Axes: H height, W width, C channel (R, G, B). Pictures are uint8 in [0, 255].
 """
@@ -24,20 +24,20 @@ from roadseg_serve.models.manifest import SizeRule
 from roadseg_serve.observe import trace
 from roadseg_serve.settings import AppArgs
 
-# Raster formats that Pillow recognises by their first bytes. No PDF or EPS: they would start other programs.
+# Raster formats that Pillow recognises by their first bytes. Not EPS, for which it would start Ghostscript.
 FORMATS = (
     "AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP",
 )  # fmt: skip
 
-# The answer is a JPEG, and Pillow writes none with a longer side.
+# Pillow cannot write a JPEG with a longer side.
 MAX_SIDE_PX = 65_500
 
-# A progressive JPEG has about ten scans. Each is work for the whole picture but may be 14 bytes short: a file of a
-# megabyte could keep a CPU for an hour. libtiff draws the same line.
+# A progressive JPEG has about ten scans. Each costs as much as a whole picture but may be as short as 14 bytes, so a
+# file of a megabyte could keep a CPU busy for an hour. libtiff has the same limit.
 MAX_JPEG_SCANS = 100
 START_OF_SCAN = b"\xff\xda"  # cannot occur within a scan: there a zero follows every 255
 
-# EXIF orientation -> what turns the stored picture upright.
+# EXIF orientation to the transposition that turns the stored picture upright.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -51,10 +51,10 @@ UPRIGHT = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What an upload may weigh.
+    """Limits of an upload.
 
     Attributes:
-        max_upload_bytes: of the file as sent.
+        max_upload_bytes: of the file.
         max_pixels: of the picture, width times height.
     """
 
@@ -63,20 +63,19 @@ class Limits:
 
     @classmethod
     def of(cls, args: AppArgs) -> "Limits":
-        """Those of the settings."""
+        """The limits in the settings."""
         return cls(max_upload_bytes=args.max_upload_bytes, max_pixels=args.max_pixels)
 
 
 def decode(data: bytes, limits: Limits) -> UInt8Array:
     """Decode any still picture to upright RGB.
 
-    Transparency lies on black. Of animations the first frame counts. EXIF orientation is applied. 16-bit grey
-    (modes I;16 and I) is scaled from [0, 65535] whatever its values are; floating point (mode F) is taken in
-    [0, 255], which is Pillow's own meaning of the mode.
+    Transparent pixels become black, an animation is cut to its first frame, and EXIF orientation is applied. 16-bit
+    grey (modes I;16 and I) is scaled from [0, 65535] to [0, 255]; floating point (mode F) is clipped to [0, 255].
 
     Args:
         data: the file as uploaded.
-        limits: checked before anything is decoded: bytes first, then the size in the picture's header.
+        limits: checked before anything is decoded, against the file and against the header of the picture.
 
     Returns:
         image_HWC, RGB, uint8 in [0, 255].
@@ -86,21 +85,21 @@ def decode(data: bytes, limits: Limits) -> UInt8Array:
         UploadTooLargeError: more bytes than the limit.
         NotAnImageError: none of `FORMATS`.
         ImageTooLargeError: more pixels than the limit, or a side over `MAX_SIDE_PX`.
-        DamagedImageError: it cannot be decoded, or only by absurd effort.
+        DamagedImageError: it cannot be decoded, or has more than `MAX_JPEG_SCANS`.
     """
     if not data:
-        raise EmptyFileError("The file is empty. It has to hold a picture.")
+        raise EmptyFileError("The file is empty. It must be a picture.")
     if len(data) > limits.max_upload_bytes:
         raise upload_too_large(limits.max_upload_bytes)
     try:
         image = Image.open(BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise NotAnImageError(
-            f"The file is not a picture that can be read. It can be one of: {', '.join(FORMATS)}."
+            f"The file is not a picture in a known format. Send one of: {', '.join(FORMATS)}."
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _image_too_large(limits.max_pixels) from error
-    except Exception as error:  # whatever a decoder says about these bytes, the bytes are the cause
+    except Exception as error:  # whatever a decoder raises, the bytes are the cause
         raise _damaged(error) from error
     if image.width * image.height > limits.max_pixels or max(image.size) > MAX_SIDE_PX:
         raise _image_too_large(limits.max_pixels)
@@ -109,7 +108,7 @@ def decode(data: bytes, limits: Limits) -> UInt8Array:
     try:
         image.load()
         rgb = _to_rgb(image)
-    except Exception as error:  # as above: Pillow's decoders raise a dozen unrelated kinds
+    except Exception as error:  # as above: Pillow's decoders raise a dozen unrelated types
         raise _damaged(error) from error
     orientation = _orientation(image)
     if orientation in UPRIGHT:
@@ -117,8 +116,8 @@ def decode(data: bytes, limits: Limits) -> UInt8Array:
     return np.asarray(rgb)
 
 
-def fit(image_HWC: UInt8Array, size_rule: SizeRule, *, keep_picture: bool = False) -> Frame:
-    """Bring a picture to the model's input size, its aspect ratio kept.
+def resize_and_pad(image_HWC: UInt8Array, size_rule: SizeRule, *, keep_picture: bool = False) -> Frame:
+    """Resize a picture to the model's input size, keep its aspect ratio, and pad it.
 
     Scale by s = min(short_side_px / short side, max_long_side_px / long side), each side to
     floor(side * s + 0.5) and at least 1 px, bilinear and antialiased; then repeat the right and bottom
@@ -127,7 +126,7 @@ def fit(image_HWC: UInt8Array, size_rule: SizeRule, *, keep_picture: bool = Fals
     Args:
         image_HWC: RGB, uint8 in [0, 255].
         size_rule: from the model's manifest.
-        keep_picture: whether the frame carries the picture itself too.
+        keep_picture: whether the frame also carries the picture itself.
     """
     frame_height, frame_width = image_HWC.shape[:2]
     scale = min(
@@ -150,38 +149,31 @@ def fit(image_HWC: UInt8Array, size_rule: SizeRule, *, keep_picture: bool = Fals
 
 
 def frame_of(data: bytes, limits: Limits, size_rule: SizeRule, *, keep_picture: bool) -> Frame:
-    """Decode and fit one picture, and note how long each took; raises what `decode` raises.
-
-    Args:
-        data: the file as uploaded.
-        limits: see `decode`.
-        size_rule: see `fit`.
-        keep_picture: see `fit`.
-    """
+    """`decode`, then `resize_and_pad`, with the time of both."""
     started_s = time.perf_counter()
     image_HWC = decode(data, limits)
     decoded_s = time.perf_counter()
-    frame = fit(image_HWC, size_rule, keep_picture=keep_picture)
+    frame = resize_and_pad(image_HWC, size_rule, keep_picture=keep_picture)
     times_s = {"decode": decoded_s - started_s, "resize": time.perf_counter() - decoded_s}
     return replace(frame, times_s=times_s)
 
 
 class Preprocess:
-    """The stage: uploaded bytes in, `Frame` out. It knows no model, so that it serves any version beside another."""
+    """Uploaded bytes in, `Frame` out. It has no model, so that it can serve two versions during a model change."""
 
     def __init__(self, *, limits: Limits) -> None:
         self._limits = limits
 
     async def __call__(self, data: bytes, size_rule: SizeRule, *, keep_picture: bool) -> Frame:
-        """Decode and fit one upload; raises what `decode` raises."""
+        """See `frame_of`; raises what `decode` raises."""
         with trace.span("preprocess"):
             return await asyncio.to_thread(frame_of, data, self._limits, size_rule, keep_picture=keep_picture)
 
 
 def upload_too_large(max_upload_bytes: int) -> UploadTooLargeError:
-    """The error for an upload over the limit, wherever it is noticed."""
+    """The error for an upload over the limit."""
     return UploadTooLargeError(
-        f"The file has more than {max_upload_bytes / 1e6:g} MB. Make the picture smaller, or compress it more."
+        f"The file is larger than {max_upload_bytes / 1e6:g} MB. Make the picture smaller, or compress it more."
     )
 
 
@@ -197,18 +189,18 @@ def _damaged(reason: Exception | str) -> DamagedImageError:
 
 
 def _orientation(image: Image.Image) -> int | None:
-    """The EXIF orientation, where there is one that can be read: a picture is whole without what is said about it."""
+    """The EXIF orientation, or None: damaged metadata is no reason to refuse a picture."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # Pillow's EXIF reader raises whatever its parts raise
+    except Exception:  # Pillow's EXIF reader raises many unrelated types
         return None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode to RGB, 8 bit."""
+    """Convert any Pillow mode to 8-bit RGB."""
     if image.mode.startswith("I"):
         grey_HW = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        # 65535 / 255 = 257; adding half of it rounds to nearest.
+        # 65535 / 255 = 257; adding half of 257 rounds to nearest.
         return Image.fromarray(((grey_HW + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         grey_HW = np.clip(np.nan_to_num(np.asarray(image)), 0, 255)

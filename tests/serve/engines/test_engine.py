@@ -26,7 +26,7 @@ from roadseg_serve.messages import UInt8Array
 from roadseg_serve.models import artefact
 from roadseg_serve.models.artefact import Artefact
 from roadseg_serve.models.manifest import TORCH_FILE
-from roadseg_serve.stages.preprocess import fit
+from roadseg_serve.stages.preprocess import resize_and_pad
 
 FLOAT_ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime", "torch")
 
@@ -84,8 +84,8 @@ def golden(bundled: Artefact) -> dict[str, UInt8Array]:
     rule = bundled.manifest.input.size
     scenes = (Scene(), Scene(light=0.3, bend=3), Scene(wet=0.9, cars=((3.1, 12.0),)))
     return {
-        "three streets": np.stack([fit(draw(scene)[0], rule).input_HWC for scene in scenes]),
-        "wide": fit(draw(Scene(shadow=1), 375, 1242)[0], rule).input_HWC[None],
+        "three streets": np.stack([resize_and_pad(draw(scene)[0], rule).input_HWC for scene in scenes]),
+        "wide": resize_and_pad(draw(Scene(shadow=1), 375, 1242)[0], rule).input_HWC[None],
         "noise": rng.integers(0, 256, (1, 96, 160, 3), np.uint8),
         "one unit high": rng.integers(0, 256, (2, 16, 640, 3), np.uint8),
         "least": rng.integers(0, 256, (5, 16, 16, 3), np.uint8),

@@ -1,4 +1,4 @@
-"""The HTTP contract over a service that answers by hand; no Ray, no model."""
+"""The HTTP contract over a pipeline written by hand; no Ray, no model."""
 
 import asyncio
 import io
@@ -13,51 +13,34 @@ import jsonschema
 import pytest
 from PIL import Image
 
-from roadseg_serve.errors import PROBLEMS, BadUploadError, ModelUnavailableError, RequestError
-from roadseg_serve.http.api import FORM_ALLOWANCE_BYTES, Service, create_api
-from roadseg_serve.http.stream import Streams
+from roadseg_serve.errors import BadUploadError, ModelUnavailableError, RequestError
+from roadseg_serve.http.api import FORM_ALLOWANCE_BYTES
 from roadseg_serve.messages import MEDIA_TYPES, Answer, AnswerOptions, Format, ModelName
 from roadseg_serve.models import artefact
-from roadseg_serve.settings import BackpressureConfig, GateArgs
-from tests.serve.gated import watched
+from tests.serve.gated import MAX_UPLOAD_BYTES, api_of
 
-MAX_UPLOAD_BYTES = 1000
 MODEL = ModelName("red", "1")
 
 
-async def echo(data: bytes, wish: AnswerOptions) -> Answer:
+async def echo(data: bytes, options: AnswerOptions) -> Answer:
     return Answer(
         body=b"mask of " + data,
-        media_type=MEDIA_TYPES[wish.format],
+        media_type=MEDIA_TYPES[options.format],
         model=MODEL,
         road_share=0.5,
         times_s={"queue": 0.0007, "encode": 0.002, "decode": 0.00812},
     )
 
 
-async def answering() -> ModelName:
-    return MODEL
-
-
 @pytest.fixture
 def service(red_artefact: Path) -> dict[str, Any]:
-    manifest = artefact.read(red_artefact).manifest
-    return {
-        "segment": echo,
-        "probe": answering,
-        "manifest": manifest,
-        "max_upload_bytes": MAX_UPLOAD_BYTES,
-        "note_refusal": lambda _error: None,
-        "backpressure": BackpressureConfig(),
-        "gate": GateArgs(),
-        "streams": Streams(echo, max_frame_bytes=MAX_UPLOAD_BYTES, max_streams=1, note_refusal=lambda _error: None),
-        "status": watched,
-    }
+    """The arguments of `api_of`."""
+    return {"segment": echo, "manifest": artefact.read(red_artefact).manifest}
 
 
 def client_of(service: dict[str, Any]) -> httpx.AsyncClient:
     # As a real server does: an exception of ours becomes an answer, not a crash of the client.
-    transport = httpx.ASGITransport(create_api(Service(**service)), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(api_of(**service), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://roadseg")
 
 
@@ -94,13 +77,13 @@ def test_server_timing_has_the_steps_in_order_and_the_total(service: dict[str, A
     assert re.fullmatch(r"total;dur=\d+\.\d{3}", total)
 
 
-def wish_of(service: dict[str, Any], query: str = "", accept: str | None = "*/*") -> AnswerOptions:
+def options_of(service: dict[str, Any], query: str = "", accept: str | None = "*/*") -> AnswerOptions:
     """What the graph is asked for."""
-    wishes: list[AnswerOptions] = []
+    asked: list[AnswerOptions] = []
 
-    async def note(data: bytes, wish: AnswerOptions) -> Answer:
-        wishes.append(wish)
-        return await echo(data, wish)
+    async def note(data: bytes, options: AnswerOptions) -> Answer:
+        asked.append(options)
+        return await echo(data, options)
 
     request = httpx.Request("POST", f"http://roadseg/upload{query}", files={"file": b"x"})
     if accept is not None:
@@ -112,12 +95,12 @@ def wish_of(service: dict[str, Any], query: str = "", accept: str | None = "*/*"
 
     response = asyncio.run(once())
     assert response.status_code == 200, response.text
-    assert response.headers["content-type"] == MEDIA_TYPES[wishes[0].format]
-    return wishes[0]
+    assert response.headers["content-type"] == MEDIA_TYPES[asked[0].format]
+    return asked[0]
 
 
 @pytest.mark.parametrize(
-    ("query", "accept", "wish"),
+    ("query", "accept", "options"),
     [
         ("", None, AnswerOptions()),
         ("", "*/*", AnswerOptions()),
@@ -133,19 +116,19 @@ def wish_of(service: dict[str, Any], query: str = "", accept: str | None = "*/*"
         ("?colour=red", None, AnswerOptions()),  # what we do not know is not ours
     ],
 )
-def test_format_and_accept_and_threshold_are_a_wish(
-    service: dict[str, Any], query: str, accept: str | None, wish: AnswerOptions
+def test_format_accept_and_threshold_become_options(
+    service: dict[str, Any], query: str, accept: str | None, options: AnswerOptions
 ) -> None:
-    assert wish_of(service, query, accept) == wish
+    assert options_of(service, query, accept) == options
 
 
-def test_an_accept_header_may_be_in_parts(service: dict[str, Any]) -> None:
+def test_several_accept_headers_count_as_one(service: dict[str, Any]) -> None:
     headers = [("accept", "image/jpeg;q=0.5"), ("accept", "image/png;q=0.6")]
     response = ask(service, "POST", "/upload", files={"file": b"x"}, headers=headers)
     assert response.headers["content-type"] == "image/png"
 
 
-def test_an_accept_that_nothing_satisfies(service: dict[str, Any]) -> None:
+def test_an_accept_header_that_nothing_satisfies(service: dict[str, Any]) -> None:
     response = ask(service, "POST", "/upload", files={"file": b"x"}, headers={"accept": "image/webp"})
     assert problem(response) == (406, "urn:roadseg:not-acceptable")
     assert "image/jpeg, image/png, application/json" in response.json()["detail"]
@@ -173,7 +156,7 @@ def test_bad_parameters(service: dict[str, Any], query: str, remedy: str) -> Non
     assert remedy in response.json()["detail"]
 
 
-def test_a_bad_parameter_is_not_told_back_at_length(service: dict[str, Any]) -> None:
+def test_a_long_bad_parameter_is_cut_in_the_answer(service: dict[str, Any]) -> None:
     assert len(ask(service, "POST", f"/upload?format={'x' * 9000}").json()["detail"]) < 300
 
 
@@ -206,9 +189,9 @@ def test_malformed_uploads(service: dict[str, Any], options: dict[str, Any], exp
     assert problem(ask(service, "POST", "/upload", **options)) == expected
 
 
-def test_a_client_that_goes_away_is_no_fault_of_ours(service: dict[str, Any]) -> None:
+def test_a_client_that_disconnects_is_not_a_bug(service: dict[str, Any]) -> None:
     refusals: list[RequestError] = []
-    api = create_api(Service(**service | {"note_refusal": refusals.append}))
+    api = api_of(**service | {"note_refusal": refusals.append})
     scope = {
         "type": "http",
         "method": "POST",
@@ -227,14 +210,16 @@ def test_a_client_that_goes_away_is_no_fault_of_ours(service: dict[str, Any]) ->
     assert [type(refusal) for refusal in refusals] == [BadUploadError]
 
 
-def test_an_announced_length_over_the_limit_is_refused_unread(service: dict[str, Any]) -> None:
+def test_a_content_length_over_the_limit_is_refused_unread(service: dict[str, Any]) -> None:
     headers = {"content-length": str(10**12), "content-type": "multipart/form-data; boundary=b"}
     response = ask(service, "POST", "/upload", content=b"", headers=headers)
     assert problem(response) == (413, "urn:roadseg:upload-too-large")
 
 
 @pytest.mark.parametrize("announced", [{}, {"content-length": "10"}, {"content-length": "-1"}, {"content-length": "x"}])
-def test_a_length_that_is_not_announced_or_a_lie_is_cut_off(service: dict[str, Any], announced: dict[str, str]) -> None:
+def test_a_body_with_a_missing_or_wrong_content_length_is_cut_off(
+    service: dict[str, Any], announced: dict[str, str]
+) -> None:
     sent_bytes = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -250,18 +235,18 @@ def test_a_length_that_is_not_announced_or_a_lie_is_cut_off(service: dict[str, A
     assert sent_bytes <= MAX_UPLOAD_BYTES + FORM_ALLOWANCE_BYTES + 10_000
 
 
-@pytest.mark.parametrize("kind", PROBLEMS)
+@pytest.mark.parametrize("kind", RequestError.__subclasses__())
 def test_every_refusal_is_a_problem(service: dict[str, Any], kind: type[RequestError]) -> None:
-    async def refuse(_data: bytes, _wish: AnswerOptions) -> Answer:
+    async def refuse(_data: bytes, _options: AnswerOptions) -> Answer:
         raise kind("what to do")
 
     response = ask(service | {"segment": refuse}, "POST", "/upload", files={"file": b"x"})
-    assert problem(response) == (PROBLEMS[kind].status, PROBLEMS[kind].type)
+    assert problem(response) == (kind.problem.status, kind.problem.type)
     assert response.json()["detail"] == "what to do"
 
 
-def test_a_fault_of_ours_is_a_500_without_its_inside(service: dict[str, Any]) -> None:
-    async def fail(_data: bytes, _wish: AnswerOptions) -> Answer:
+def test_a_bug_is_a_500_that_hides_its_cause(service: dict[str, Any]) -> None:
+    async def fail(_data: bytes, _options: AnswerOptions) -> Answer:
         raise RuntimeError("inside")
 
     response = ask(service | {"segment": fail}, "POST", "/upload", files={"file": b"x"})
@@ -305,8 +290,7 @@ def test_a_stream_has_the_parameters_and_the_id_of_an_upload(service: dict[str, 
         }
         inbox.put_nowait({"type": "websocket.connect"})
         async with asyncio.TaskGroup() as tasks:
-            streams = Streams(picky, max_frame_bytes=MAX_UPLOAD_BYTES, max_streams=1, note_refusal=lambda _error: None)
-            api = create_api(Service(**service | {"streams": streams}))
+            api = api_of(**service | {"segment": picky})
             tasks.create_task(api(scope, inbox.get, outbox.put))  # type: ignore[arg-type]
             accepted = await outbox.get()
             assert accepted["type"] == "websocket.accept"
@@ -319,11 +303,11 @@ def test_a_stream_has_the_parameters_and_the_id_of_an_upload(service: dict[str, 
             assert (refusal["status"], refusal["request_id"]) == (400, "id-of-the-client")
             inbox.put_nowait({"type": "websocket.disconnect", "code": 1000})
 
-    async def picky(data: bytes, wish: AnswerOptions) -> Answer:
-        assert wish == AnswerOptions(Format.PNG, 0.25)
+    async def picky(data: bytes, options: AnswerOptions) -> Answer:
+        assert options == AnswerOptions(Format.PNG, 0.25)
         if data == b"bad":
             raise BadUploadError("Send another.")
-        return await echo(data, wish)
+        return await echo(data, options)
 
     asyncio.run(converse())
 
@@ -333,7 +317,7 @@ def test_model_is_the_manifest(service: dict[str, Any], red_artefact: Path) -> N
     assert ask(service, "GET", "/v1/model").json() == manifest
 
 
-def test_the_page_needs_nothing_from_elsewhere(service: dict[str, Any]) -> None:
+def test_the_page_loads_nothing_from_other_hosts(service: dict[str, Any]) -> None:
     response = ask(service, "GET", "/")
     assert response.headers["content-type"].startswith("text/html")
     assert "://" not in response.text
@@ -358,7 +342,7 @@ def test_openapi_describes_every_route_and_answer(document: Any) -> None:
     assert set(document["paths"]) == {"/", "/status", "/upload", "/health", "/v1/model", "/v1/status"}
     upload = document["paths"]["/upload"]["post"]
     assert "multipart/form-data" in upload["requestBody"]["content"]
-    statuses = {str(int(problem.status)) for problem in PROBLEMS.values()}
+    statuses = {str(int(kind.problem.status)) for kind in RequestError.__subclasses__()}
     assert set(upload["responses"]) == statuses | {"200", "500"}
     assert set(upload["responses"]["200"]["content"]) == set(MEDIA_TYPES.values())
     for status in statuses:
@@ -376,14 +360,14 @@ def test_openapi_describes_every_route_and_answer(document: Any) -> None:
                 assert all(header["description"] for header in response.get("headers", {}).values())
 
 
-def test_openapi_refers_only_to_what_it_holds(document: Any) -> None:
+def test_openapi_references_exist(document: Any) -> None:
     for reference in references(document):
         part = document
         for name in reference.removeprefix("#/").split("/"):
             part = part[name]
 
 
-def test_openapi_examples_are_of_their_schemas(document: Any) -> None:
+def test_openapi_examples_match_their_schemas(document: Any) -> None:
     checked = 0
     for operation in (operation for path in document["paths"].values() for operation in path.values()):
         for response in operation["responses"].values():
@@ -394,10 +378,10 @@ def test_openapi_examples_are_of_their_schemas(document: Any) -> None:
                 for example in examples + ([content["example"]] if "example" in content else []):
                     jsonschema.validate(example, schema)
                     checked += 1
-    assert checked > len(PROBLEMS)
+    assert checked > len(RequestError.__subclasses__())
 
 
-def test_the_example_of_a_picture_is_one(document: Any) -> None:
+def test_the_example_picture_opens(document: Any) -> None:
     form = document["paths"]["/upload"]["post"]["requestBody"]["content"]["multipart/form-data"]
     picture = Image.open(io.BytesIO(form["example"]["file"].encode()))
     assert picture.size == (8, 6)
@@ -405,7 +389,7 @@ def test_the_example_of_a_picture_is_one(document: Any) -> None:
     assert picture.convert("RGB").getpixel((0, 0)) == (140, 180, 255)  # sky
 
 
-def test_the_example_of_an_answer_is_true(document: Any) -> None:
+def test_the_example_answer_is_right(document: Any) -> None:
     answer = document["paths"]["/upload"]["post"]["responses"]["200"]["content"]["application/json"]["example"]
     assert (answer["width"], answer["height"], answer["threshold"]) == (8, 6, 0.5)
     # The threshold of the red model is 0.5: five ninths of a pixel or more are road.
@@ -413,7 +397,7 @@ def test_the_example_of_an_answer_is_true(document: Any) -> None:
     assert answer["mask"]["rle"] == {"size": [6, 8], "counts": [11, 1, 4, 2, 2, 4, 2, 4, 4, 2, 5, 1, 6]}
 
 
-def test_the_page_of_the_docs_needs_no_other_host(service: dict[str, Any]) -> None:
+def test_the_docs_page_loads_nothing_from_other_hosts(service: dict[str, Any]) -> None:
     sources = re.findall(r'(?:src|href)="([^"]+)"', ask(service, "GET", "/docs").text)
     assert len(sources) >= 2  # a script and its style
     for source in sources:

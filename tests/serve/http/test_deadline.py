@@ -39,10 +39,10 @@ def test_a_body_that_arrives_too_slowly_is_a_408(body: type[AsyncIterator[bytes]
     assert response.headers["connection"] == "close"
 
 
-def test_a_body_that_has_arrived_leaves_the_work_its_time() -> None:
-    async def slow(data: bytes, wish: AnswerOptions) -> Answer:
+def test_the_receive_timeout_ends_with_the_body() -> None:
+    async def slow(data: bytes, options: AnswerOptions) -> Answer:
         await asyncio.sleep(2 * SHORT_S)
-        return await echo(data, wish)
+        return await echo(data, options)
 
     response = ask(api_of(GateArgs(receive_timeout_s=SHORT_S), slow), "POST", "/upload", **UPLOAD)
     assert response.content == b"mask of picture"
@@ -51,7 +51,7 @@ def test_a_body_that_has_arrived_leaves_the_work_its_time() -> None:
 def test_work_that_takes_too_long_is_a_504_and_cancelled() -> None:
     ended = []
 
-    async def endless(_data: bytes, _wish: AnswerOptions) -> Answer:
+    async def endless(_data: bytes, _options: AnswerOptions) -> Answer:
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
@@ -65,14 +65,14 @@ def test_work_that_takes_too_long_is_a_504_and_cancelled() -> None:
     assert ended == ["cancelled"]
 
 
-def test_a_timeout_of_something_else_is_a_fault() -> None:
-    async def fail(_data: bytes, _wish: AnswerOptions) -> Answer:
+def test_another_timeout_is_a_bug() -> None:
+    async def fail(_data: bytes, _options: AnswerOptions) -> Answer:
         raise TimeoutError
 
     assert ask(api_of(segment=fail), "POST", "/upload", **UPLOAD).status_code == 500
 
 
-def test_a_websocket_may_stay() -> None:
+def test_a_websocket_has_no_deadline() -> None:
     async def stay(_scope: object, receive: object, _send: object) -> None:
         await asyncio.sleep(2 * SHORT_S)
         assert receive is hear
@@ -88,6 +88,6 @@ def test_a_websocket_may_stay() -> None:
 
 @pytest.mark.parametrize("setting", ["receive_timeout_s", "request_timeout_s"])
 @pytest.mark.parametrize("value", [0, -1])
-def test_no_time_at_all_is_refused(setting: str, value: float) -> None:
+def test_a_timeout_of_zero_is_refused(setting: str, value: float) -> None:
     with pytest.raises(ValidationError):
         GateArgs.model_validate({setting: value})

@@ -1,4 +1,4 @@
-"""API keys: where they are read, how they are changed, and what is guarded."""
+"""API keys: reading them, changing them, and what needs one."""
 
 import hmac
 import os
@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from roadseg_serve.errors import KeysError
-from roadseg_serve.http.keys import Keys
+from roadseg_serve.http.keys import Keys, read_keys
 from roadseg_serve.settings import GateArgs
 from tests.serve.gated import UPLOAD, api_of, ask, open_socket
 
@@ -20,6 +20,12 @@ def keys_in(folder: Path, text: str) -> Path:
     file = folder / "keys"
     file.write_text(text)
     return file
+
+
+def keys_of(**settings: Any) -> Keys:
+    keys = read_keys(GateArgs(**settings))
+    assert keys is not None
+    return keys
 
 
 @pytest.fixture
@@ -33,7 +39,7 @@ def api(tmp_path: Path) -> FastAPI:
 )
 def test_keys_are_separated_by_lines_or_commas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("ROADSEG_KEYS", text)
-    for keys in (Keys.from_file(keys_in(tmp_path, text)), Keys.from_environment("ROADSEG_KEYS")):
+    for keys in (keys_of(api_keys_file=keys_in(tmp_path, text)), keys_of(api_keys_env="ROADSEG_KEYS")):
         # printf %s first-key-of-alice | sha256sum
         assert keys.find(FIRST) == "1fa262a9d162d08d9c9d01112f5d4b2b00f70e8ba8c62e62f137c712e369483b"
         assert keys.find(SECOND)
@@ -42,7 +48,7 @@ def test_keys_are_separated_by_lines_or_commas(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("text", ["", "\n , \n", "# nothing\n", f"{FIRST} # of alice", f"{FIRST}\nключ"])
-def test_no_keys_and_bad_keys_do_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_missing_and_bad_keys_stop_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("ROADSEG_KEYS", text)
     for args in (GateArgs(api_keys_file=keys_in(tmp_path, text)), GateArgs(api_keys_env="ROADSEG_KEYS")):
         with pytest.raises(KeysError) as caught:
@@ -53,20 +59,20 @@ def test_no_keys_and_bad_keys_do_not_start(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     "args", [{"api_keys_file": "/nowhere/keys"}, {"api_keys_file": ""}, {"api_keys_env": "NOT_SET"}]
 )
-def test_what_cannot_be_read_does_not_start(args: dict[str, Any]) -> None:
+def test_unreadable_keys_stop_the_start(args: dict[str, Any]) -> None:
     with pytest.raises(KeysError):
         api_of(GateArgs.model_validate(args))
 
 
-def test_a_binary_file_does_not_start(tmp_path: Path) -> None:
+def test_a_binary_key_file_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "keys").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(KeysError, match="cannot be read"):
-        Keys.from_file(tmp_path / "keys")
+        keys_of(api_keys_file=tmp_path / "keys")
 
 
-def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
+def test_a_changed_key_file_is_read_again(tmp_path: Path) -> None:
     file = keys_in(tmp_path, FIRST)
-    keys = Keys.from_file(file)
+    keys = keys_of(api_keys_file=file)
     assert keys.find(FIRST)
     file.write_text(f"{FIRST}\n{SECOND}")
     assert keys.find(FIRST)
@@ -77,14 +83,14 @@ def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
     assert keys.find(SECOND)
 
 
-def test_a_volume_of_kubernetes_that_turns_its_link_is_read_again(tmp_path: Path) -> None:
+def test_an_updated_kubernetes_volume_is_read_again(tmp_path: Path) -> None:
     # keys -> ..data/keys, ..data -> a folder of its time; an update turns ..data. Both files may look alike.
     for folder, key in (("..2026_01", "key-1"), ("..2026_02", "key-2")):
         (tmp_path / folder).mkdir()
         os.utime(keys_in(tmp_path / folder, key), ns=(1, 1))
     (tmp_path / "..data").symlink_to("..2026_01")
     (tmp_path / "keys").symlink_to("..data/keys")
-    keys = Keys.from_file(tmp_path / "keys")
+    keys = keys_of(api_keys_file=tmp_path / "keys")
     assert keys.find("key-1")
     (tmp_path / "..data_tmp").symlink_to("..2026_02")
     (tmp_path / "..data_tmp").replace(tmp_path / "..data")
@@ -93,9 +99,9 @@ def test_a_volume_of_kubernetes_that_turns_its_link_is_read_again(tmp_path: Path
 
 
 @pytest.mark.parametrize("spoil", [lambda file: file.write_text(""), lambda file: file.unlink()])
-def test_a_file_that_is_spoilt_lets_nobody_in_until_it_is_mended(tmp_path: Path, spoil: Any) -> None:
+def test_a_damaged_key_file_rejects_all_keys_until_it_is_fixed(tmp_path: Path, spoil: Any) -> None:
     file = keys_in(tmp_path, FIRST)
-    keys = Keys.from_file(file)
+    keys = keys_of(api_keys_file=file)
     spoil(file)
     assert keys.find(FIRST) is None
     assert keys.find("") is None
@@ -104,14 +110,14 @@ def test_a_file_that_is_spoilt_lets_nobody_in_until_it_is_mended(tmp_path: Path,
 
 
 @pytest.mark.parametrize("key", [FIRST, SECOND, "wrong"])
-def test_all_keys_are_compared_whichever_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+def test_all_keys_are_compared_even_after_a_match(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     compared = []
 
     def compare(left: str, right: str) -> bool:
         compared.append((left, right))
         return left == right
 
-    keys = Keys.from_file(keys_in(tmp_path, f"{FIRST}\n{SECOND}"))
+    keys = keys_of(api_keys_file=keys_in(tmp_path, f"{FIRST}\n{SECOND}"))
     monkeypatch.setattr(hmac, "compare_digest", compare)
     assert (keys.find(key) is not None) == (key != "wrong")
     assert len(compared) == 2
@@ -162,7 +168,7 @@ def test_a_key_opens_the_routes(api: FastAPI, headers: dict[str, str]) -> None:
         ("GET", f"/upload?key={FIRST}"),
     ],
 )
-def test_nothing_else_does(api: FastAPI, method: str, path: str, headers: dict[str, Any]) -> None:
+def test_requests_without_a_valid_key_get_401(api: FastAPI, method: str, path: str, headers: dict[str, Any]) -> None:
     response = ask(api, method, path, headers=headers)
     assert response.status_code == 401
     assert response.headers["content-type"] == "application/problem+json"
@@ -194,7 +200,7 @@ def test_a_browsers_websocket_sends_its_key_as_a_subprotocol(api: FastAPI, offer
     "offered",
     [["roadseg"], ["roadseg", FIRST], ["key."], [f"key.{FIRST[:-1]}"], ["key.", f"key.{FIRST}"], [f"KEY.{FIRST}"]],
 )
-def test_no_other_subprotocol_opens_it(api: FastAPI, offered: list[str]) -> None:
+def test_other_subprotocols_do_not_open_a_websocket(api: FastAPI, offered: list[str]) -> None:
     (close,) = open_socket(api, "/stream", {}, subprotocols=offered)
     assert close == {"type": "websocket.close", "code": 4401, "reason": "API key needed"}
 

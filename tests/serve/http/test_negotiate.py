@@ -1,4 +1,4 @@
-"""Which format an Accept header gets, those of real clients among them."""
+"""The format for an Accept header, including those of real clients."""
 
 import pytest
 
@@ -72,17 +72,17 @@ def test_negotiate(accept: str, form: Format) -> None:
         "text/html, image/jpeg;q=0",
     ],
 )
-def test_nothing_to_offer(accept: str) -> None:
+def test_headers_that_no_offer_satisfies(accept: str) -> None:
     with pytest.raises(NotAcceptableError) as refusal:
         negotiate(accept)
     for media_type in ("image/jpeg", "image/png", "application/json"):
         assert media_type in str(refusal.value)
 
 
-def test_weights() -> None:
+def test_weights_of_media_ranges() -> None:
     assert parse("a/b, c/*;q=0.5 , */* ; Q=.25;ext=1,d/e;q=1.000") == {"a/b": 1, "c/*": 0.5, "*/*": 0.25, "d/e": 1}
 
 
-def test_every_media_type_is_on_offer_once() -> None:
+def test_every_media_type_is_offered_once() -> None:
     offered = [MEDIA_TYPES[offer] for offer in OFFERS]
     assert sorted(offered) == sorted(set(MEDIA_TYPES.values()))

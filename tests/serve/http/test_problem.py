@@ -1,4 +1,4 @@
-"""What is answered when something goes wrong, and who hears of it."""
+"""Answers to errors, and reports of them."""
 
 import asyncio
 from typing import Any
@@ -6,26 +6,26 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from roadseg_serve.errors import BadKeyError, OverloadedError, RequestError
-from roadseg_serve.http.problem import Problems
+from roadseg_serve.errors import BadKeyError, NotAnImageError, OverloadedError, RequestError
+from roadseg_serve.http.problem import Problems, problem_body
 from roadseg_serve.messages import Answer, AnswerOptions
 from roadseg_serve.settings import BackpressureConfig, GateArgs
 from tests.serve.gated import UPLOAD, api_of, ask
 
 
-async def overloaded(_data: bytes, _wish: AnswerOptions) -> Answer:
+async def overloaded(_data: bytes, _options: AnswerOptions) -> Answer:
     raise OverloadedError("Too many are waiting.")
 
 
 @pytest.mark.parametrize("settings", [{}, {"status_code": 429, "retry_after_s": 7}])
-def test_pressure_is_answered_as_the_settings_say(settings: dict[str, Any]) -> None:
+def test_an_overload_is_answered_as_configured(settings: dict[str, Any]) -> None:
     response = ask(api_of(segment=overloaded, backpressure=BackpressureConfig(**settings)), "POST", "/upload", **UPLOAD)
     assert response.json()["type"] == "urn:roadseg:overloaded"
     assert response.status_code == response.json()["status"] == settings.get("status_code", 503)
     assert response.headers["retry-after"] == str(settings.get("retry_after_s", 1))
 
 
-def test_every_refusal_is_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_refusal_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROADSEG_KEYS", "sesame")
     heard: list[RequestError] = []
     api = api_of(GateArgs(api_keys_env="ROADSEG_KEYS"), overloaded, note_refusal=heard.append)
@@ -34,7 +34,7 @@ def test_every_refusal_is_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [type(error) for error in heard] == [BadKeyError, OverloadedError]
 
 
-def test_an_answer_that_has_begun_is_broken_off() -> None:
+def test_an_error_after_the_start_of_an_answer_is_raised() -> None:
     async def begin_and_fail(_scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         raise OverloadedError("Too late.")
@@ -51,3 +51,13 @@ def test_an_answer_that_has_begun_is_broken_off() -> None:
     with pytest.raises(OverloadedError):
         asyncio.run(problems({"type": "http", "state": {}}, receive, send))
     assert sent == ["http.response.start"]
+
+
+def test_problem_body_is_rfc_9457() -> None:
+    assert problem_body(NotAnImageError.problem, "Send a PNG.", "7") == {
+        "type": "urn:roadseg:not-an-image",
+        "title": "Not a picture",
+        "status": 415,
+        "detail": "Send a PNG.",
+        "request_id": "7",
+    }

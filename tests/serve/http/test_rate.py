@@ -1,4 +1,4 @@
-"""The limit to the requests of one client, on a clock of the test's own."""
+"""The rate limit, on a fake clock."""
 
 import time
 from pathlib import Path
@@ -37,7 +37,7 @@ def statuses(answers: list[httpx.Response]) -> list[int]:
     return [answer.status_code for answer in answers]
 
 
-def test_the_third_of_two_is_refused_until_the_window_moves_on(clock: Clock, gate: GateArgs) -> None:
+def test_requests_over_the_limit_are_refused_until_the_window_moves_on(clock: Clock, gate: GateArgs) -> None:
     api = api_of(gate)
     answers = [ask(api, "POST", "/upload", **UPLOAD) for _ in range(3)]
     assert statuses(answers) == [200, 200, 429]
@@ -69,7 +69,7 @@ def test_each_client_has_a_count_of_its_own(gate: GateArgs) -> None:
 
 
 @pytest.mark.usefixtures("clock")
-def test_a_forged_address_is_of_no_help() -> None:
+def test_a_forged_address_does_not_help() -> None:
     api = api_of(GateArgs.model_validate({"rate_limit": "2/minute", "trusted_proxies": ["10.0.0.0/8"]}))
 
     def forge(number: int, peer: str, by_proxy: str = "") -> int:
@@ -97,7 +97,7 @@ def test_with_keys_the_key_is_the_client(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("clock")
-def test_what_is_open_is_not_counted_but_a_websocket_is(gate: GateArgs) -> None:
+def test_open_paths_are_not_counted_but_websockets_are(gate: GateArgs) -> None:
     api = api_of(gate)
     answers = [ask(api, "GET", path) for _ in range(3) for path in ("/", "/health", "/openapi.json")]
     assert set(statuses(answers)) == {200}
@@ -115,11 +115,11 @@ def test_without_a_limit_nothing_is_counted() -> None:
 
 
 @pytest.mark.parametrize("rate", ["", "10", "ten/second", "0/second", "10/blink", "10/second;100/hour"])
-def test_what_is_no_rate_is_refused_when_it_is_read(rate: str) -> None:
+def test_an_invalid_rate_is_refused_with_the_settings(rate: str) -> None:
     with pytest.raises(ValidationError, match="rate_limit"):
         GateArgs(rate_limit=rate)
 
 
 @pytest.mark.parametrize("rate", ["10/second", "10 per second", "1000/5minutes"])
-def test_rates(rate: str) -> None:
+def test_valid_rates(rate: str) -> None:
     assert GateArgs(rate_limit=rate).rate_limit == rate

@@ -1,4 +1,4 @@
-"""One id for a request, everywhere."""
+"""A request has the same id everywhere."""
 
 import asyncio
 import re
@@ -9,13 +9,13 @@ import pytest
 from ray.serve._private.http_util import RequestIdMiddleware, validate_http_proxy_callback_return
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from roadseg_serve.http.request_id import around_ray
+from roadseg_serve.graph import ray_proxy
 from roadseg_serve.messages import Answer, AnswerOptions
 from roadseg_serve.settings import GateArgs
 from tests.serve.gated import UPLOAD, api_of, ask
 
 
-async def fail(_data: bytes, _wish: AnswerOptions) -> Answer:
+async def fail(_data: bytes, _options: AnswerOptions) -> Answer:
     await asyncio.sleep(0.1)
     raise RuntimeError
 
@@ -27,7 +27,7 @@ def test_a_client_gets_its_own_id_back(sent: str) -> None:
 
 
 @pytest.mark.parametrize("sent", [None, b"", b"x" * 129, b"a b", b"\xe9", b"a\tb", b'{"a": "b"}'])
-def test_what_is_no_id_is_replaced(sent: bytes | None) -> None:
+def test_an_unsafe_id_is_replaced(sent: bytes | None) -> None:
     headers = {} if sent is None else {"X-Request-ID": sent}
     ids = {ask(api_of(), "GET", "/health", headers=headers).headers["x-request-id"] for _ in range(2)}
     assert len(ids) == 2
@@ -45,7 +45,9 @@ def test_what_is_no_id_is_replaced(sent: bytes | None) -> None:
         ("POST", "/upload", 504, {"gate": {"request_timeout_s": 0.01}, **UPLOAD}),
     ],
 )
-def test_every_refusal_carries_it_twice(method: str, path: str, status: int, options: dict[str, Any]) -> None:
+def test_every_refusal_has_the_id_in_header_and_body(
+    method: str, path: str, status: int, options: dict[str, Any]
+) -> None:
     gate = GateArgs.model_validate(options.pop("gate", {}))
     response = ask(api_of(gate, fail), method, path, headers={"X-Request-ID": "seven"}, **options)
     assert response.status_code == status
@@ -54,7 +56,7 @@ def test_every_refusal_carries_it_twice(method: str, path: str, status: int, opt
 
 
 @pytest.mark.parametrize("sent", ["mine", "not mine", None])
-def test_rays_proxy_takes_it_for_its_own(sent: str | None) -> None:
+def test_rays_proxy_uses_the_same_id(sent: str | None) -> None:
     seen = []
 
     def around(app: ASGIApp) -> ASGIApp:
@@ -64,7 +66,7 @@ def test_rays_proxy_takes_it_for_its_own(sent: str | None) -> None:
 
         # As Ray's proxy does: its own, and around it what the callback names.
         wrapped: ASGIApp = RequestIdMiddleware(note)
-        for ours in validate_http_proxy_callback_return(around_ray()):
+        for ours in validate_http_proxy_callback_return(ray_proxy.middleware()):
             wrapped = ours.cls(wrapped, *ours.args, **ours.kwargs)
         return wrapped
 
@@ -74,7 +76,7 @@ def test_rays_proxy_takes_it_for_its_own(sent: str | None) -> None:
     assert response.json()["request_id"] == seen[0]
 
 
-def test_many_at_once_each_keep_their_own() -> None:
+def test_concurrent_requests_keep_their_ids() -> None:
     async def ask_all() -> list[str]:
         transport = httpx.ASGITransport(api_of())
         async with httpx.AsyncClient(transport=transport, base_url="http://roadseg") as client:

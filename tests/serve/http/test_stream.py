@@ -1,4 +1,4 @@
-"""Conversations over hand-made channels: every step waits for the one before, none for a time."""
+"""Conversations over queues: every step waits for the previous one, none for a fixed time."""
 
 import asyncio
 import json
@@ -23,12 +23,12 @@ class Bench:
 
     def __init__(self) -> None:
         self.started: asyncio.Queue[bytes] = asyncio.Queue()
-        self.wishes: list[AnswerOptions] = []
+        self.options: list[AnswerOptions] = []
         self.cancelled: list[bytes] = []
         self._outcomes: dict[bytes, asyncio.Future[Answer]] = {}
 
-    async def segment(self, data: bytes, wish: AnswerOptions) -> Answer:
-        self.wishes.append(wish)
+    async def segment(self, data: bytes, options: AnswerOptions) -> Answer:
+        self.options.append(options)
         self._outcomes[bytes(data)] = asyncio.get_running_loop().create_future()
         self.started.put_nowait(bytes(data))
         try:
@@ -100,8 +100,8 @@ def streams_of(segment: Callable[[bytes, AnswerOptions], Awaitable[Answer]], **o
 
 
 @contextmanager
-def connected(streams: Streams, client: Client, wish: AnswerOptions = DEFAULT) -> Iterator[asyncio.Task[None]]:
-    task = asyncio.create_task(streams.converse(client.receive, client.transmit, wish, "id-1"))
+def connected(streams: Streams, client: Client, options: AnswerOptions = DEFAULT) -> Iterator[asyncio.Task[None]]:
+    task = asyncio.create_task(streams.converse(client.receive, client.transmit, options, "id-1"))
     try:
         yield task
     finally:
@@ -111,13 +111,13 @@ def connected(streams: Streams, client: Client, wish: AnswerOptions = DEFAULT) -
 Story = Callable[[Client, Bench], Awaitable[None]]
 
 
-def tell(story: Story, wish: AnswerOptions = DEFAULT, **options: Any) -> None:
+def tell(story: Story, answer_options: AnswerOptions = DEFAULT, **limits: Any) -> None:
     """Play one conversation."""
 
     async def play() -> None:
         bench, client = Bench(), Client()
         async with asyncio.timeout(HANG_S):
-            with connected(streams_of(bench.segment, **options), client, wish):
+            with connected(streams_of(bench.segment, **limits), client, answer_options):
                 assert (await client.got.get())["type"] == "websocket.accept"
                 await story(client, bench)
 
@@ -145,24 +145,24 @@ def test_a_frame_gets_its_mask() -> None:
             "timings_ms": {"infer": 12.3},
         }
         assert await client.got.get() == {"type": "websocket.send", "bytes": b"mask of A"}
-        assert bench.wishes == [AnswerOptions()]
+        assert bench.options == [AnswerOptions()]
 
     tell(story)
 
 
-def test_every_frame_is_segmented_as_wished() -> None:
-    wish = AnswerOptions(Format.PNG, 0.25)
+def test_every_frame_uses_the_options_of_the_stream() -> None:
+    options = AnswerOptions(Format.PNG, 0.25)
 
     async def story(client: Client, bench: Bench) -> None:
         for frame in (b"A", b"B"):
             client.send(frame)
             await bench.started.get()
-        assert bench.wishes == [wish, wish]
+        assert bench.options == [options, options]
 
-    tell(story, wish)
+    tell(story, options)
 
 
-def test_newest_wins() -> None:
+def test_the_newest_frame_wins() -> None:
     async def story(client: Client, bench: Bench) -> None:
         for frame in (b"A", b"B"):  # both are worked on at once
             client.send(frame)
@@ -239,22 +239,13 @@ def test_each_answer_names_the_model_that_made_it() -> None:
     tell(story)
 
 
-class AnotherProcessError(DamagedImageError):
-    """As Ray makes them: it is what it was, says far too much, and holds the error itself."""
-
-    def __init__(self, cause: RequestError) -> None:
-        super().__init__("Traceback ...")
-        self.cause = cause
-
-
-@pytest.mark.parametrize("wrap", [lambda error: error, AnotherProcessError])
-def test_a_bad_frame_is_a_problem_and_the_stream_goes_on(wrap: Callable[[RequestError], RequestError]) -> None:
+def test_a_bad_frame_is_a_problem_and_the_stream_goes_on() -> None:
     noted: list[RequestError] = []
 
     async def story(client: Client, bench: Bench) -> None:
         client.send(b"A")
         await bench.started.get()
-        bench.fail(b"A", wrap(DamagedImageError("Send the whole file.")))
+        bench.fail(b"A", DamagedImageError("Send the whole file."))
         assert await client.text() == {
             "frame": 0,
             "skipped": 0,
@@ -275,7 +266,7 @@ def test_a_bad_frame_is_a_problem_and_the_stream_goes_on(wrap: Callable[[Request
     tell(story, note_refusal=noted.append)
 
 
-def test_who_does_not_say_next_gets_no_more_than_the_window() -> None:
+def test_a_client_that_never_sends_next_gets_only_the_window() -> None:
     async def story(client: Client, bench: Bench) -> None:
         for i in range(MAX_UNREAD):
             client.send(b"%d" % i)
@@ -294,7 +285,7 @@ def test_who_does_not_say_next_gets_no_more_than_the_window() -> None:
     tell(story)
 
 
-def test_while_a_send_waits_nothing_piles_up() -> None:
+def test_nothing_piles_up_while_a_send_blocks() -> None:
     async def story(client: Client, bench: Bench) -> None:
         client.reads.clear()
         for frame in (b"A", b"B"):
@@ -314,7 +305,7 @@ def test_while_a_send_waits_nothing_piles_up() -> None:
 
 
 @pytest.mark.parametrize("gone", [OSError("the client is gone"), WebSocketDisconnect(1006)])
-def test_who_is_gone_when_an_answer_comes_is_no_fault(gone: Exception) -> None:
+def test_a_client_that_is_gone_before_its_answer_is_not_an_error(gone: Exception) -> None:
     async def play() -> None:
         bench, client = Bench(), Client()
 
@@ -337,7 +328,7 @@ def test_who_is_gone_when_an_answer_comes_is_no_fault(gone: Exception) -> None:
     asyncio.run(play())
 
 
-def test_who_does_not_read_at_all_is_given_up() -> None:
+def test_a_client_that_never_reads_is_dropped() -> None:
     async def play() -> None:
         bench, client = Bench(), Client()
         async with asyncio.timeout(HANG_S):
@@ -353,7 +344,7 @@ def test_who_does_not_read_at_all_is_given_up() -> None:
     asyncio.run(play())
 
 
-def test_who_leaves_has_the_work_under_way_cancelled() -> None:
+def test_a_disconnect_cancels_the_work_in_progress() -> None:
     async def play() -> None:
         bench, client = Bench(), Client()
         async with asyncio.timeout(HANG_S):
@@ -397,7 +388,7 @@ async def send_too_much(client: Client, _bench: Bench) -> None:
     [(say_hello, 1003), (say_next_too_early, 1002), (say_next_twice, 1002), (send_too_much, 1009)],
     ids=["text", "next", "twice", "long"],
 )
-def test_who_breaks_the_protocol_is_told_and_left(act: Story, code: int) -> None:
+def test_a_protocol_error_closes_with_its_reason(act: Story, code: int) -> None:
     async def story(client: Client, bench: Bench) -> None:
         await act(client, bench)
         got, reason = await closed(client)
@@ -407,7 +398,7 @@ def test_who_breaks_the_protocol_is_told_and_left(act: Story, code: int) -> None
     tell(story)
 
 
-def test_the_longest_frame_is_taken() -> None:
+def test_a_frame_of_the_maximum_size_is_accepted() -> None:
     async def story(client: Client, bench: Bench) -> None:
         client.send(bytes(MAX_FRAME_BYTES))
         assert len(await bench.started.get()) == MAX_FRAME_BYTES
@@ -415,7 +406,7 @@ def test_the_longest_frame_is_taken() -> None:
     tell(story)
 
 
-def test_who_floods_is_left_and_who_sends_a_second_of_it_is_not() -> None:
+def test_a_flood_closes_the_stream_but_a_burst_does_not() -> None:
     data = bytes(MAX_BYTES_PER_S // 4)  # one object, however often it is sent
 
     async def story(client: Client, bench: Bench) -> None:
@@ -432,7 +423,7 @@ def test_who_floods_is_left_and_who_sends_a_second_of_it_is_not() -> None:
     tell(story, max_frame_bytes=len(data))
 
 
-def test_a_fault_ends_it_and_is_not_hidden() -> None:
+def test_a_bug_ends_the_stream_and_is_raised() -> None:
     async def play() -> None:
         bench, client = Bench(), Client()
         async with asyncio.timeout(HANG_S):
@@ -451,7 +442,7 @@ def test_a_fault_ends_it_and_is_not_hidden() -> None:
     asyncio.run(play())
 
 
-def test_who_sends_nothing_is_left() -> None:
+def test_a_silent_client_is_dropped() -> None:
     async def story(client: Client, _bench: Bench) -> None:
         code, reason = await closed(client)
         assert code == IDLE
@@ -460,7 +451,7 @@ def test_who_sends_nothing_is_left() -> None:
     tell(story, idle_timeout_s=0.01)
 
 
-def test_who_sends_but_never_says_next_is_left() -> None:
+def test_a_client_that_sends_but_never_confirms_is_dropped() -> None:
     async def story(client: Client, bench: Bench) -> None:
         for i in range(MAX_UNREAD):
             client.send(b"%d" % i)
@@ -473,7 +464,7 @@ def test_who_sends_but_never_says_next_is_left() -> None:
     tell(story, idle_timeout_s=0.5)
 
 
-def test_long_work_is_not_the_clients_idleness() -> None:
+def test_long_work_does_not_count_as_idle() -> None:
     async def story(client: Client, bench: Bench) -> None:
         for frame in (b"A", b"B"):
             client.send(frame)
@@ -484,7 +475,7 @@ def test_long_work_is_not_the_clients_idleness() -> None:
     tell(story, idle_timeout_s=0.5)
 
 
-def test_a_stop_ends_all_and_later_ones() -> None:
+def test_a_stop_ends_all_streams_and_rejects_new_ones() -> None:
     async def play() -> None:
         bench, first, second = Bench(), Client(), Client()
         streams = streams_of(bench.segment)
@@ -503,7 +494,7 @@ def test_a_stop_ends_all_and_later_ones() -> None:
     asyncio.run(play())
 
 
-def test_one_too_many_is_asked_to_come_again() -> None:
+def test_a_stream_too_many_is_told_to_try_later() -> None:
     async def play() -> None:
         bench, first, second, third = Bench(), Client(), Client(), Client()
         streams = streams_of(bench.segment, max_streams=1)

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from roadseg_serve.errors import ModelUnavailableError
+from roadseg_serve.observe import snapshot as snapshot_module
 from roadseg_serve.observe import status as module
 from roadseg_serve.observe.prometheus import parse
 from roadseg_serve.observe.status import NAMES, Snapshot, Status, StatusMonitor, moment_of, summarise
@@ -203,4 +204,4 @@ def test_a_failure_is_an_error_for_now(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_node_that_is_not_there_is_no_error() -> None:
-    assert module._scrape(f"http://127.0.0.1:{free_port()}/metrics") is None
+    assert snapshot_module._scrape(f"http://127.0.0.1:{free_port()}/metrics") is None

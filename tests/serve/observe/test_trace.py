@@ -8,7 +8,7 @@ import pytest
 from opentelemetry import trace as otel
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from roadseg_serve.http.request_id import around_ray
+from roadseg_serve.graph import ray_proxy
 from roadseg_serve.observe import trace
 from tests.otlp import Collector, collect
 from tests.serve.gated import ask
@@ -35,7 +35,7 @@ def ray_that_answers(status: int, heard: list[Scope]) -> ASGIApp:
         await send({"type": "http.response.body", "body": b""})
 
     app: ASGIApp = answer
-    for middleware in around_ray():
+    for middleware in ray_proxy.middleware():
         app = middleware.cls(app, *middleware.args, **middleware.kwargs)
     return app
 

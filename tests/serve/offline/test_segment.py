@@ -24,7 +24,7 @@ from roadseg_serve.offline.segment import (
     Options,
     Segmenter,
     atomic_file,
-    pipeline,
+    run_batches,
     segment_bytes,
     segment_files,
 )
@@ -191,7 +191,7 @@ def predict_nothing(frames: Sequence[Frame]) -> list[Prediction]:
     return [Prediction(frame.input_HWC[..., 0], frame.placement, 0.5, ModelName("m", "1")) for frame in frames]
 
 
-def test_the_pipeline_keeps_the_order_and_takes_no_more_than_it_must() -> None:
+def test_batches_keep_the_order_and_take_no_more_than_they_must() -> None:
     taken = 0
 
     def items() -> Any:
@@ -206,7 +206,7 @@ def test_the_pipeline_keeps_the_order_and_takes_no_more_than_it_must() -> None:
         batches.append(len(frames))
         return predict_nothing(frames)
 
-    results = pipeline(items(), lambda _: FRAME, predict, lambda item, _frame, _prediction: 2 * item, num_jobs=3)
+    results = run_batches(items(), lambda _: FRAME, predict, lambda item, _frame, _prediction: 2 * item, num_jobs=3)
     with closing(results):
         for i, (item, result) in enumerate(results):
             assert (item, result) == (i, 2 * i)
@@ -217,7 +217,7 @@ def test_the_pipeline_keeps_the_order_and_takes_no_more_than_it_must() -> None:
     assert sum(batches) == 1000
 
 
-def test_the_pipeline_overlaps_its_stages() -> None:
+def test_batches_overlap() -> None:
     # Each stage of the first item waits until another stage works on a later one: in a plain loop they would for ever.
     prepared_second, predicted_later = threading.Event(), threading.Event()
 
@@ -242,11 +242,11 @@ def test_the_pipeline_overlaps_its_stages() -> None:
             assert predicted_later.wait(60)
         return item
 
-    results = pipeline(range(12), prepare, predict, finish, num_jobs=2)
+    results = run_batches(range(12), prepare, predict, finish, num_jobs=2)
     assert [result for _, result in results] == list(range(12))
 
 
-def test_the_pipeline_reports_user_errors_and_raises_bugs() -> None:
+def test_batches_report_user_errors_and_raise_bugs() -> None:
     def prepare(item: int) -> Frame:
         if item == 1:
             raise DamagedImageError("damaged")
@@ -259,12 +259,12 @@ def test_the_pipeline_reports_user_errors_and_raises_bugs() -> None:
             raise ZeroDivisionError
         return item
 
-    results = dict(pipeline(range(5), prepare, predict_nothing, finish, num_jobs=2))
+    results = dict(run_batches(range(5), prepare, predict_nothing, finish, num_jobs=2))
     faults = {item: str(result) for item, result in results.items() if isinstance(result, RoadsegError)}
     assert faults == {1: "damaged", 2: "full"}
     assert {item: result for item, result in results.items() if item not in faults} == {0: 0, 3: 3, 4: 4}
     with pytest.raises(ZeroDivisionError):
-        list(pipeline(range(9), prepare, predict_nothing, finish, num_jobs=2))
+        list(run_batches(range(9), prepare, predict_nothing, finish, num_jobs=2))
 
 
 def test_the_closing_line_weighs_by_images() -> None:

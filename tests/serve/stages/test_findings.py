@@ -1,4 +1,4 @@
-"""The document that programs read."""
+"""The JSON answer."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,7 @@ from roadseg_serve.stages.findings import Findings, Reply, complete, findings, r
 
 
 def decode(counts: list[int], shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Run lengths back to a mask, pixel by pixel."""
+    """Turn run lengths back into a mask, pixel by pixel."""
     mask_HW = np.zeros(shape, np.uint8)
     place = 0
     for number, count in enumerate(counts):
@@ -39,14 +39,14 @@ def test_run_lengths(mask_HW: list[list[int]], counts: list[int]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (23, 31)])
-def test_run_lengths_give_any_mask_back(shape: tuple[int, int]) -> None:
+def test_run_lengths_restore_any_mask(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(3)
     for _ in range(20):
         mask_HW = rng.integers(0, 2, shape, np.uint8) * np.uint8(255)
         assert np.array_equal(decode(run_lengths(mask_HW), shape), mask_HW)
 
 
-def test_a_reply_has_what_was_found_and_the_request() -> None:
+def test_a_reply_has_findings_timings_and_id() -> None:
     mask_HW = np.array([[0, 255]], np.uint8)
     found = findings(mask_HW, b"PNG", road_share=0.5, threshold=0.5, model=ModelName("red", "1"))
     body = found.model_dump_json().encode()
@@ -57,6 +57,6 @@ def test_a_reply_has_what_was_found_and_the_request() -> None:
     assert Findings.model_validate(reply.model_dump(exclude={"request_id", "timings_ms"})) == found
 
 
-def test_other_answers_stay_as_they_are() -> None:
+def test_other_formats_stay_unchanged() -> None:
     answer = Answer(b"GIF", "image/png", ModelName("red", "1"), 0.5)
     assert complete(answer, "mine") is answer

@@ -1,4 +1,4 @@
-"""From probability to answer: the way back, the threshold, and every format."""
+"""From probability to answer: resizing back, the threshold, and every format."""
 
 import base64
 import io
@@ -11,26 +11,34 @@ from PIL import Image, ImageDraw
 
 from roadseg_serve.messages import MEDIA_TYPES, Answer, AnswerOptions, Format, Frame, ModelName, Placement, Prediction
 from roadseg_serve.models.manifest import SizeRule
-from roadseg_serve.stages.postprocess import answer, binarise, encode_jpeg, encode_png, overlay, threshold_level, unfit
+from roadseg_serve.stages.postprocess import (
+    answer,
+    binarise,
+    encode_jpeg,
+    encode_png,
+    overlay,
+    resize_back,
+    threshold_level,
+)
 
 
-def test_unfit_crops_the_padding() -> None:
+def test_resize_back_crops_the_padding() -> None:
     prob_HW = np.arange(16 * 16, dtype=np.uint8).reshape(16, 16)
-    assert np.array_equal(unfit(prob_HW, Placement(10, 7, 10, 7)), prob_HW[:10, :7])
+    assert np.array_equal(resize_back(prob_HW, Placement(10, 7, 10, 7)), prob_HW[:10, :7])
 
 
-def test_unfit_resizes_to_the_frame() -> None:
+def test_resize_back_restores_the_frame_size() -> None:
     prob_HW = np.zeros((16, 16), np.uint8)
     prob_HW[:, 5:] = 255  # beyond the frame's edge at 5: must not bleed in
-    frame_HW = unfit(prob_HW, Placement(300, 101, 16, 5))
+    frame_HW = resize_back(prob_HW, Placement(300, 101, 16, 5))
     assert frame_HW.shape == (300, 101)
     assert not frame_HW.any()
 
 
-def test_unfit_interpolates_between_pixel_centres() -> None:
+def test_resize_back_interpolates_between_pixel_centres() -> None:
     prob_HW = np.array([[0, 100]], np.uint8)
     # The four frame pixels have their centres at 0.25, 0.75, 1.25, 1.75; the two input pixels at 0.5, 1.5.
-    assert unfit(prob_HW, Placement(1, 4, 1, 2)).tolist() == [[0, 25, 75, 100]]
+    assert resize_back(prob_HW, Placement(1, 4, 1, 2)).tolist() == [[0, 25, 75, 100]]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +60,7 @@ def test_binarise() -> None:
     assert mask_HW.tolist() == [[0, 0, 255, 255]]
 
 
-def test_the_jpeg_gives_the_mask_back() -> None:
+def test_the_jpeg_restores_the_mask() -> None:
     picture = Image.new("L", (481, 359))
     draw = ImageDraw.Draw(picture)
     draw.polygon([(30, 358), (200, 140), (260, 141), (470, 358)], fill=255)  # a road
@@ -65,7 +73,7 @@ def test_the_jpeg_gives_the_mask_back() -> None:
     assert np.array_equal(np.asarray(decoded) >= 128, mask_HW == 255)
 
 
-def test_png_gives_every_value_back() -> None:
+def test_png_is_lossless() -> None:
     image_HW = np.arange(256, dtype=np.uint8).reshape(8, 32)
     decoded = Image.open(io.BytesIO(encode_png(image_HW)))
     assert (decoded.format, decoded.mode) == ("PNG", "L")
@@ -96,7 +104,7 @@ PROB_HW = np.array([[200, 0, 100], [130, 90, 255]], np.uint8)
 PICTURE_HWC = np.full((2, 3, 3), 80, np.uint8)
 
 
-def answer_of(wish: AnswerOptions, default_threshold: float | None = None, prob_HW: Any = PROB_HW) -> Answer:
+def answer_of(options: AnswerOptions, default_threshold: float | None = None, prob_HW: Any = PROB_HW) -> Answer:
     height, width = prob_HW.shape
     placement = Placement(height, width, height, width)
     prediction = Prediction(
@@ -104,11 +112,11 @@ def answer_of(wish: AnswerOptions, default_threshold: float | None = None, prob_
     )
     rule = SizeRule(short_side_px=16, max_long_side_px=16, multiple_px=1)
     frame = Frame(PICTURE_HWC, placement, rule, picture_HWC=PICTURE_HWC)
-    return answer(prediction, wish, frame if wish.format is Format.OVERLAY else None, default_threshold)
+    return answer(prediction, options, frame if options.format is Format.OVERLAY else None, default_threshold)
 
 
 @pytest.mark.parametrize("form", Format)
-def test_every_format_tells_model_share_and_times(form: Format) -> None:
+def test_every_format_has_model_road_share_and_times(form: Format) -> None:
     made = answer_of(AnswerOptions(form))
     assert made.media_type == MEDIA_TYPES[form]
     assert made.model == ModelName("red", "1")
@@ -150,19 +158,19 @@ def test_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "server", "share"),
+    ("options", "server", "share"),
     [
         (None, None, 3 / 6),  # the model's own 0.5
         (None, 0.7, 2 / 6),
         (0.3, 0.7, 5 / 6),
-        (0.0, 0.7, 6 / 6),  # 0 is a wish, not the lack of one
+        (0.0, 0.7, 6 / 6),  # 0 is a options, not the lack of one
         (1.0, None, 1 / 6),
         (None, 0.0, 6 / 6),
     ],
 )
-def test_the_wish_goes_before_the_servers_threshold_before_the_models(
-    wish: float | None, server: float | None, share: float
+def test_the_threshold_is_the_clients_then_the_servers_then_the_models(
+    options: float | None, server: float | None, share: float
 ) -> None:
-    made = answer_of(AnswerOptions(Format.PNG, wish), server)
+    made = answer_of(AnswerOptions(Format.PNG, options), server)
     assert made.road_share == share
     assert np.mean(np.asarray(Image.open(io.BytesIO(made.body))) == 255) == share

@@ -1,4 +1,4 @@
-"""Decoding and fitting: modes, limits and sizes, with values computed by hand."""
+"""Decoding and resizing: modes, limits and sizes, with values computed by hand."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ from roadseg_serve.errors import (
 )
 from roadseg_serve.messages import Placement
 from roadseg_serve.models.manifest import SizeRule
-from roadseg_serve.stages.preprocess import FORMATS, MAX_JPEG_SCANS, START_OF_SCAN, Limits, decode, fit
+from roadseg_serve.stages.preprocess import FORMATS, MAX_JPEG_SCANS, START_OF_SCAN, Limits, decode, resize_and_pad
 
 LIMITS = Limits(max_upload_bytes=1_000_000, max_pixels=10_000)
 RULE = SizeRule(short_side_px=64, max_long_side_px=160, multiple_px=16)
@@ -110,7 +110,7 @@ def test_lab(lab: tuple[int, int, int], rgb: tuple[int, int, int]) -> None:
     assert np.abs(image_HWC[0, 0] - np.array(rgb)).max() <= 6  # L*a*b* in 8 bit is coarse
 
 
-def test_palette_with_transparent_colour_lies_on_black() -> None:
+def test_a_transparent_palette_colour_becomes_black() -> None:
     image_HWC = decode(file_of(palette_picture(), "PNG", transparency=1), LIMITS)
     assert image_HWC.tolist() == [[[10, 20, 30], [0, 0, 0]]]
 
@@ -160,7 +160,7 @@ def test_limits_are_checked_before_decoding() -> None:
         b"\xff\xd8",
     ],
 )
-def test_what_is_not_a_picture(data: bytes) -> None:
+def test_files_that_are_not_pictures(data: bytes) -> None:
     with pytest.raises(NotAnImageError, match="PNG"):
         decode(data, LIMITS)
 
@@ -170,7 +170,7 @@ def test_empty_file() -> None:
         decode(b"", LIMITS)
 
 
-def test_a_picture_with_a_broken_exif_is_taken_as_it_lies() -> None:
+def test_a_picture_with_broken_exif_is_used_as_stored() -> None:
     data = file_of(Image.new("RGB", (3, 2), (1, 2, 3)), "PNG", exif=b"Exif\0\0neither II nor MM")
     assert decode(data, LIMITS).tolist() == [[[1, 2, 3]] * 3] * 2
 
@@ -186,7 +186,7 @@ def test_a_jpeg_of_hundreds_of_scans_is_refused_undecoded() -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind not in ("AVIF", "WEBP", "QOI")])
-def test_half_a_picture_is_damaged(kind: str) -> None:
+def test_a_truncated_picture_is_damaged(kind: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     data = file_of(Image.fromarray(noise), kind)
     with pytest.raises(DamagedImageError, match="Save it again"):
@@ -194,7 +194,7 @@ def test_half_a_picture_is_damaged(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_spoilt_bytes_are_the_clients_fault_or_none(kind: str) -> None:
+def test_corrupt_bytes_decode_or_are_refused(kind: str) -> None:
     random = np.random.default_rng(1)
     whole = np.frombuffer(file_of(Image.new("RGB", (40, 30), "#405060"), kind), np.uint8)
     for _ in range(60):
@@ -221,22 +221,24 @@ def test_spoilt_bytes_are_the_clients_fault_or_none(kind: str) -> None:
         ((128, 131), (64, 66), (64, 80)),  # 131 / 2 is 65.5, and halves go up
     ],
 )
-def test_fit_sizes(frame: tuple[int, int], scaled: tuple[int, int], padded: tuple[int, int]) -> None:
-    fitted = fit(np.zeros((*frame, 3), np.uint8), RULE)
+def test_sizes_of_resized_and_padded_pictures(
+    frame: tuple[int, int], scaled: tuple[int, int], padded: tuple[int, int]
+) -> None:
+    fitted = resize_and_pad(np.zeros((*frame, 3), np.uint8), RULE)
     assert fitted.input_HWC.shape == (*padded, 3)
     assert fitted.placement == Placement(*frame, *scaled)
 
 
-def test_fit_keeps_pixels_and_repeats_the_edge() -> None:
+def test_padding_keeps_pixels_and_repeats_the_edge() -> None:
     image_HWC = np.random.default_rng(2).integers(0, 256, (64, 70, 3), np.uint8)
-    input_HWC = fit(image_HWC, RULE).input_HWC
+    input_HWC = resize_and_pad(image_HWC, RULE).input_HWC
     assert np.array_equal(input_HWC[:, :70], image_HWC)
     assert (input_HWC[:, 70:] == image_HWC[:, 69:70]).all()
 
 
-def test_fit_averages_when_it_shrinks() -> None:
+def test_shrinking_averages() -> None:
     # Columns alternate 0 and 200: without antialiasing the result would be one or the other.
     image_HWC = np.zeros((256, 256, 3), np.uint8)
     image_HWC[:, ::2] = 200
-    inner = fit(image_HWC, RULE).input_HWC[:, 4:-4]
+    inner = resize_and_pad(image_HWC, RULE).input_HWC[:, 4:-4]
     assert (np.abs(inner.astype(int) - 100) <= 1).all()

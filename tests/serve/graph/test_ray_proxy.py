@@ -1,4 +1,4 @@
-"""What Ray Serve answers itself, as its own code words it, and what becomes of it."""
+"""Ray Serve's own refusals, made by its own code, become problems."""
 
 import asyncio
 from typing import Any
@@ -9,7 +9,7 @@ from ray.serve._private.http_util import convert_object_to_asgi_messages, retry_
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from roadseg_serve.http.request_id import around_ray
+from roadseg_serve.graph import ray_proxy
 from tests.serve.gated import ask
 
 
@@ -25,7 +25,7 @@ def ray_that_answers(status: int, retry_after_s: float | None = None) -> ASGIApp
 
 
 def around(app: ASGIApp) -> ASGIApp:
-    for middleware in around_ray():
+    for middleware in ray_proxy.middleware():
         app = middleware.cls(app, *middleware.args, **middleware.kwargs)
     return app
 
@@ -58,13 +58,13 @@ def test_a_refusal_becomes_a_problem(ray: tuple[int, float | None], answered: tu
         JSONResponse({"type": "urn:roadseg:overloaded"}, 503, media_type="application/problem+json"),
     ],
 )
-def test_all_else_passes_as_it_is(response: Response) -> None:
+def test_other_answers_pass_unchanged(response: Response) -> None:
     answer = ask(around(response), "GET", "/-/healthz")
     assert (answer.status_code, answer.content) == (response.status_code, response.body)
     assert answer.headers["content-type"] == response.headers["content-type"]
 
 
-def test_a_websocket_is_refused_in_its_own_words() -> None:
+def test_a_refused_websocket_gets_a_problem_too() -> None:
     sent: list[Message] = []
 
     async def receive() -> Message:

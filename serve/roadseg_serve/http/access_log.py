@@ -1,55 +1,34 @@
-"""The access log: one line for each request, in the stream that Ray Serve writes.
+"""The access log: one line per request, in the stream that Ray Serve writes.
 
-The line never has a payload, a key, a query or a path that the client made up: of the URL it has the route's template.
+A line never holds a payload, a key, a query or a path that the client made up: of the URL it has the route's template.
 """
 
 import logging
 import time
-from collections.abc import Sequence
-from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from roadseg_serve.errors import RequestError
-from roadseg_serve.http.client import Network, address_of
 from roadseg_serve.messages import Answer
 
-# Ray Serve puts its handlers on "ray.serve" in every replica: they add the request id and where the line is from.
+# Every replica of Ray Serve has handlers on "ray.serve", which add the request id and the replica.
 log = logging.getLogger("ray.serve.roadseg")
 
-CLIENT_GONE = 499  # what proxies log when there is nobody left to answer
-QUIET_ROUTES = frozenset({"/health", "/v1/status"})  # asked all the time
+CLIENT_GONE = 499  # what proxies log if the client left before the answer
+QUIET_ROUTES = frozenset({"/health", "/v1/status"})  # polled all the time
 KEY_ID_DIGITS = 8  # of the key's sha256: enough to tell which key is still in use
 
 
-class LogFormat(StrEnum):
-    """How log lines are written."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-def logging_config(log_format: LogFormat) -> dict[str, Any]:
-    """Ray Serve's `logging_config`: its own lines for each request and stage give way to the one of this module."""
-    return {"encoding": log_format.upper(), "enable_access_log": False}
-
-
 class AccessLog:
-    """Write the line when a request is done, or a WebSocket closed.
+    """Write the line when a request is done, or a WebSocket closed."""
 
-    Args:
-        app: whose requests are logged.
-        trusted_proxies: see `client.address_of`.
-    """
-
-    def __init__(self, app: ASGIApp, trusted_proxies: Sequence[Network]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._trusted_proxies = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI; reads what others have left in `scope["state"]`: request_id, key, error, and the Answer."""
+        """ASGI; reads `scope["state"]`, where others left request_id, key, error and answer."""
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
         started_s = time.perf_counter()
@@ -78,14 +57,14 @@ class AccessLog:
                     "duration_ms": _ms(time.perf_counter() - started_s),
                     "bytes_in": bytes_in,
                     "bytes_out": bytes_out,
-                    "client": address_of(scope, self._trusted_proxies),
+                    "client": (scope.get("client") or ("unknown",))[0],
                 },
                 scope["state"],
             )
 
 
 def _write(facts: dict[str, Any], state: dict[str, Any]) -> None:
-    """One line; its level says how urgent it is."""
+    """Write one line: an ERROR for a bug, a WARNING for any other 5xx."""
     facts["request_id"] = state["request_id"]
     if "key" in state:
         facts["key_id"] = state["key"][:KEY_ID_DIGITS]
@@ -119,7 +98,7 @@ def _status_of(message: Message) -> int | None:
 
 
 def _size_bytes(message: Message) -> int:
-    """Of what a message carries: a part of a body, or a frame of a WebSocket."""
+    """Of the part of a body, or of the WebSocket frame, in a message."""
     return len(message.get("body") or message.get("bytes") or (message.get("text") or "").encode())
 
 

@@ -1,4 +1,4 @@
-"""The access log: what a line has, and what it never has."""
+"""The access log: what a line contains, and what it never contains."""
 
 import json
 import logging
@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 from ray._common.formatters import JSONFormatter
-from ray.serve.schema import LoggingConfig
 from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocket
 
 from roadseg_serve.errors import ImageTooLargeError, OverloadedError
-from roadseg_serve.http.log import LogFormat, logging_config
 from roadseg_serve.messages import Answer, AnswerOptions
 from roadseg_serve.settings import GateArgs
 from tests.serve.gated import UPLOAD, api_of, ask, open_socket
@@ -47,7 +45,7 @@ def lines() -> Iterator[Lines]:
     logger.setLevel(level)
 
 
-async def fail(_data: bytes, _wish: AnswerOptions) -> Answer:
+async def fail(_data: bytes, _options: AnswerOptions) -> Answer:
     raise RuntimeError("inside")
 
 
@@ -91,8 +89,8 @@ def test_no_payload_no_key_and_no_query(lines: Lines, tmp_path: Path) -> None:
     assert key_ids == ["d0c04f4b"] * 3 + [None] * 3
 
 
-def test_a_refusal_has_its_reason(lines: Lines) -> None:
-    async def refuse(_data: bytes, _wish: AnswerOptions) -> Answer:
+def test_a_refusal_logs_its_reason(lines: Lines) -> None:
+    async def refuse(_data: bytes, _options: AnswerOptions) -> Answer:
         raise ImageTooLargeError("Send a smaller one.")
 
     ask(api_of(segment=refuse), "POST", "/upload", **UPLOAD)
@@ -101,8 +99,8 @@ def test_a_refusal_has_its_reason(lines: Lines) -> None:
     assert "exc_text" not in fields
 
 
-def test_pressure_is_a_warning(lines: Lines) -> None:
-    async def refuse(_data: bytes, _wish: AnswerOptions) -> Answer:
+def test_an_overload_is_a_warning(lines: Lines) -> None:
+    async def refuse(_data: bytes, _options: AnswerOptions) -> Answer:
         raise OverloadedError("Try again.")
 
     ask(api_of(segment=refuse), "POST", "/upload", **UPLOAD)
@@ -110,7 +108,7 @@ def test_pressure_is_a_warning(lines: Lines) -> None:
     assert (fields["status"], fields["error"], fields["levelname"]) == (503, "OverloadedError", "WARNING")
 
 
-def test_a_fault_of_ours_has_its_traceback(lines: Lines) -> None:
+def test_a_bug_is_logged_with_its_traceback(lines: Lines) -> None:
     response = ask(api_of(segment=fail), "POST", "/upload", headers={"X-Request-ID": "seven"}, **UPLOAD)
     fields = lines.only()
     assert (fields["status"], fields["error"], fields["levelname"]) == (500, "RuntimeError", "ERROR")
@@ -120,19 +118,19 @@ def test_a_fault_of_ours_has_its_traceback(lines: Lines) -> None:
     assert "inside" not in response.text
 
 
-def test_a_route_that_is_not_there_has_no_template(lines: Lines) -> None:
+def test_an_unknown_route_has_no_template(lines: Lines) -> None:
     ask(api_of(), "GET", "/nowhere")
     fields = lines.only()
     assert (fields["status"], fields["route_template"]) == (404, None)
 
 
-def test_health_is_for_debugging_only(lines: Lines) -> None:
+def test_health_is_logged_at_level_debug(lines: Lines) -> None:
     ask(api_of(), "GET", "/health")
     assert lines.only()["levelname"] == "DEBUG"
 
 
-def test_a_client_that_goes_away_is_no_fault(lines: Lines) -> None:
-    async def go_away(_data: bytes, _wish: AnswerOptions) -> Answer:
+def test_a_client_that_disconnects_is_not_an_error(lines: Lines) -> None:
+    async def go_away(_data: bytes, _options: AnswerOptions) -> Answer:
         raise ClientDisconnect
 
     with pytest.raises(AssertionError):  # the test's client waits for an answer
@@ -148,7 +146,7 @@ def test_a_websocket_has_a_line_too(lines: Lines, tmp_path: Path) -> None:
     assert (fields["method"], fields["status"], fields["error"]) == ("WS", 401, "BadKeyError")
 
 
-def test_a_websocket_that_is_left_is_no_fault(lines: Lines) -> None:
+def test_a_websocket_that_disconnects_is_not_an_error(lines: Lines) -> None:
     api = api_of()
 
     @api.websocket("/echo")
@@ -162,9 +160,3 @@ def test_a_websocket_that_is_left_is_no_fault(lines: Lines) -> None:
     assert (fields["method"], fields["route_template"], fields["status"]) == ("WS", "/echo", 101)
     assert (fields["bytes_in"], fields["bytes_out"], fields["levelname"]) == (5, 5, "INFO")
     assert "error" not in fields
-
-
-@pytest.mark.parametrize("log_format", LogFormat)
-def test_ray_is_told_how_to_write(log_format: LogFormat) -> None:
-    config = LoggingConfig(**logging_config(log_format))
-    assert (config.encoding, config.enable_access_log) == (log_format.name, False)

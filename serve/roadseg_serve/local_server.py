@@ -1,4 +1,4 @@
-"""One server on this machine: Ray and the graph from start to stop."""
+"""A server on this machine: start Ray and the graph, and stop both."""
 
 import asyncio
 import errno
@@ -10,15 +10,15 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http import HTTPStatus
+from typing import Any
 
 import ray
 from ray import serve
 
 from roadseg_serve.app import build
 from roadseg_serve.errors import PortInUseError, StartError
-from roadseg_serve.http import log
-from roadseg_serve.http.gate import read_keys
-from roadseg_serve.settings import AppArgs, listens_itself
+from roadseg_serve.http.keys import read_keys
+from roadseg_serve.settings import AppArgs, LogFormat, listens_itself
 from roadseg_serve.stop import POLL_S, StopSignals
 
 APPLICATION = "roadseg"
@@ -27,34 +27,34 @@ RELEASE_TIMEOUT_S = 30.0
 
 
 def serve_until_stopped(
-    args: AppArgs, *, host: str, port: int, log_format: log.LogFormat, metrics_port: int | None
+    args: AppArgs, *, host: str, port: int, log_format: LogFormat, metrics_port: int | None
 ) -> None:
-    """Start Ray and the graph, wait for SIGINT, SIGTERM or SIGHUP, stop both; nothing is left running.
+    """Start Ray and the graph, wait for SIGINT, SIGTERM or SIGHUP, then stop both.
 
-    A signal is only noted, and obeyed between the steps: Ray does not take an interruption in its midst well.
+    A signal takes effect between the steps, because Ray does not survive an interruption during its start or stop.
 
     Args:
         args: the settings of the graph.
         host: address to listen on.
         port: to listen on.
         log_format: of the lines in /tmp/ray/session_latest/logs/serve.
-        metrics_port: at which Ray is to tell Prometheus all metrics; None is any free one.
+        metrics_port: for Prometheus; None means any free port.
 
     Raises:
         StartError: the text says what to do; nothing is left running.
     """
     check_port(host, port)
-    # A bad model and bad keys are noticed before anything is started.
+    # Find a bad model and bad keys before starting anything.
     application = build(args)
     read_keys(args.gate)
-    logging_config = log.logging_config(log_format)
+    log_config = logging_config(log_format)
     print(f"starting {args.model} ...", flush=True)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     stop = StopSignals()
     if listens_itself(args):
         _wait_until_free(host, port, stop)
-    # Ray starts in a thread, where it cannot put a SIGTERM handler of its own in place: that one would leave in the
-    # midst of the start, with Ray's agents running on. The thread lives to the end, as Ray's processes die with it.
+    # In a thread, Ray cannot install its own SIGTERM handler, which would exit during the start and leave Ray's agents
+    # running. The thread lives until the end, because Ray's processes die with it.
     with ThreadPoolExecutor(max_workers=1) as ray_thread:
         try:
             ray_thread.submit(_start_ray, args.num_cpus, metrics_port).result()
@@ -64,9 +64,9 @@ def serve_until_stopped(
                 serve.start(
                     proxy_location="HeadOnly",
                     http_options={"host": host, "port": proxy_port},
-                    logging_config=logging_config,
+                    logging_config=log_config,
                 )
-                target = serve.RunTarget(application, name=APPLICATION, logging_config=logging_config)
+                target = serve.RunTarget(application, name=APPLICATION, logging_config=log_config)
                 serve.run_many([target], wait_for_applications_running=False)
                 url = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"  # noqa: S104
                 if _wait_until_ready(url, stop):
@@ -74,11 +74,16 @@ def serve_until_stopped(
                     stop.wait()
                     _stop_streams()
                 print("\nstopping ...", flush=True)
-                serve.delete(APPLICATION)  # requests under way are answered first
+                serve.delete(APPLICATION)  # finishes the requests in progress
         finally:
             ray.shutdown()
     _wait_until_released(host, port)
     print("stopped", flush=True)
+
+
+def logging_config(log_format: LogFormat) -> dict[str, Any]:
+    """Ray Serve's `logging_config`, without its own access log: `http.access_log` writes a better one."""
+    return {"encoding": log_format.upper(), "enable_access_log": False}
 
 
 def _start_ray(num_cpus: int, metrics_port: int | None) -> None:
@@ -91,13 +96,13 @@ def _start_ray(num_cpus: int, metrics_port: int | None) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except Exception as error:  # what Ray raises has no class of its own
+    except Exception as error:  # Ray raises many unrelated types
         reason = str(error).partition(".")[0]
         raise StartError(f"Ray did not start ({reason}); is this machine very busy? Try again") from error
 
 
 def check_port(host: str, port: int) -> None:
-    """Make sure that the server will be able to listen, at the latest when `_wait_until_free` has waited.
+    """Check that the server can listen, at least after `_wait_until_free`.
 
     Raises:
         PortInUseError: another program does.
@@ -108,15 +113,15 @@ def check_port(host: str, port: int) -> None:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             if not _is_listened_to(host, port):
-                return  # closed connections hold it, of a server that listened without SO_REUSEADDR
+                return  # held by closed connections of a server that did not set SO_REUSEADDR
             raise PortInUseError(
-                f"port {port} is in use by another program; stop that one, or choose another with --port"
+                f"port {port} is in use by another program; stop it, or choose another port with --port"
             ) from error
         raise StartError(f"cannot listen on {host} port {port} ({error}); check --host and --port") from error
 
 
 def free_port(host: str) -> int:
-    """A port that nobody listens on now: for Serve's proxy, which is there even where nobody needs it."""
+    """A free port for Ray Serve's proxy, which starts even if nobody needs it."""
     with socket.create_server((host, 0), family=_family(host)) as listener:
         port: int = listener.getsockname()[1]
     return port
@@ -127,7 +132,7 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def _wait_until_ready(url: str, stop: StopSignals) -> bool:
-    """Wait until the server answers; False when it is stopped before.
+    """Wait until the server answers; False if it is stopped before.
 
     Raises:
         StartError: the graph cannot start.
@@ -135,7 +140,7 @@ def _wait_until_ready(url: str, stop: StopSignals) -> bool:
     while not stop.pause():
         application = serve.status().applications[APPLICATION]
         if application.status == "DEPLOY_FAILED":
-            # A deployment's message ends in the exception of its replica.
+            # A deployment's message ends with the exception of its replica.
             messages = [deployment.message.strip() for deployment in application.deployments.values()]
             reasons = "; ".join(message.splitlines()[-1] for message in messages if message)
             raise StartError(f"the graph did not start: {reasons} (more in /tmp/ray/session_latest/logs/serve)")
@@ -145,33 +150,31 @@ def _wait_until_ready(url: str, stop: StopSignals) -> bool:
 
 
 def _wait_until_released(host: str, port: int) -> None:
-    """Wait until the replica that listened is gone, which Ray does not wait for: who starts anew needs the port.
+    """Wait until the port is free for the next start; Ray does not wait for its replicas to exit.
 
     Raises:
-        PortInUseError: it stays.
+        PortInUseError: a replica does not exit.
     """
     deadline_s = time.monotonic() + RELEASE_TIMEOUT_S
     while _is_listened_to(host, port):
         if time.monotonic() > deadline_s:
-            raise PortInUseError(f"port {port} is still in use by what was just stopped; end it")
+            raise PortInUseError(f"port {port} is still in use by the server that was just stopped; kill that process")
         time.sleep(POLL_S)
 
 
 def _wait_until_free(host: str, port: int, stop: StopSignals) -> None:
-    """Wait for connections that the server before closed first: the system holds the port for a minute after them.
+    """Wait for the system to release the port, which it holds for a minute after the last server closed connections.
 
-    Who listens with SO_REUSEADDR need not wait, but a replica that listens itself does so without.
+    SO_REUSEADDR would avoid this, but replicas that listen themselves do not set it.
     """
     if is_held(host, port):
-        print(
-            f"waiting for port {port}, which is held for up to a minute after the server that was there ...", flush=True
-        )
+        print(f"waiting for port {port}, which stays reserved for up to a minute after the last server ...", flush=True)
     while is_held(host, port) and not stop.pause():
         pass
 
 
 def is_held(host: str, port: int) -> bool:
-    """Whether a port cannot be listened on without SO_REUSEADDR."""
+    """Whether listening on the port needs SO_REUSEADDR."""
     with socket.socket(_family(host)) as probe:
         try:
             probe.bind((host, port))
@@ -186,16 +189,16 @@ def _is_listened_to(host: str, port: int) -> bool:
 
 
 def _stop_streams() -> None:
-    """Close the WebSockets: to Serve they are requests under way, and they have no end of their own."""
+    """Close the WebSockets, which Ray Serve would wait for like for any request in progress."""
 
     async def tell_all_replicas() -> None:
         replicas = serve.get_app_handle(APPLICATION).broadcast("stop_streams")
         await replicas.results_async(return_exceptions=True)
 
-    # In the form that listens itself, handles work in the loop of their caller, and complain when that is over.
+    # If the replica listens itself, handles run in the event loop of their caller and complain when it ends.
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
-    with suppress(TimeoutError):  # a replica that hangs is killed soon after, and its streams with it
+    with suppress(TimeoutError):  # a replica that hangs is killed soon, together with its streams
         asyncio.run_coroutine_threadsafe(tell_all_replicas(), loop).result(ANSWER_TIMEOUT_S)
 
 
