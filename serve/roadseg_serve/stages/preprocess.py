@@ -95,7 +95,7 @@ def decode(data: bytes, limits: Limits) -> UInt8Array:
         image = Image.open(BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise NotAnImageError(
-            f"The file is not a picture in a known format. Send one of: {', '.join(FORMATS)}."
+            f"The file is not a picture in a known format. Use one of: {', '.join(FORMATS)}."
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _image_too_large(limits.max_pixels) from error
