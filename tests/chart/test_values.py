@@ -68,7 +68,7 @@ def test_versions_are_those_of_the_project() -> None:
 
 
 def test_the_operator_is_the_one_of_the_test_cluster() -> None:
-    go_mod = (ROOT / "ci" / "tools" / "kuberay" / "go.mod").read_text()
+    go_mod = (ROOT / "ci" / "tools" / "kubernetes" / "go.mod").read_text()
     (version,) = re.findall(r"github.com/ray-project/kuberay/ray-operator v([0-9.]+)", go_mod)
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     values = yaml.safe_load((ROOT / "k8s" / "kuberay-operator-values.yaml").read_text())

@@ -122,7 +122,7 @@ def module_folder(tools: str, module: str) -> Path:
 
 
 def _operator_manifests() -> Path:
-    return module_folder("kuberay", "github.com/ray-project/kuberay/ray-operator") / "config"
+    return module_folder("kubernetes", "github.com/ray-project/kuberay/ray-operator") / "config"
 
 
 def _operator_image() -> str:
