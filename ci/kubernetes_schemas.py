@@ -1,9 +1,9 @@
-"""Write the JSON schemas by which kubeconform judges objects, one file for each kind, into a folder.
+"""Write the JSON schemas for kubeconform into a folder, one file for each kind.
 
     python ci/kubernetes_schemas.py FOLDER SWAGGER_JSON CRD_YAML...
 
-Kubernetes' own come from its OpenAPI description, the others from CustomResourceDefinitions. A field that an API server
-would drop in silence is an error here.
+The schemas of Kubernetes come from its OpenAPI description, the others from CustomResourceDefinitions. They are
+stricter than an API server: a field that it would silently drop is an error.
 """
 
 import json
@@ -40,12 +40,12 @@ def main(folder: Path, swagger: Path, crds: list[Path]) -> None:
 
 
 def file_name(group: str, version: str, kind: str) -> str:
-    """What kubeconform calls {{.ResourceKind}}{{.KindSuffix}}.json: the group's first word only."""
+    """The name that kubeconform writes as {{.ResourceKind}}{{.KindSuffix}}.json, with the group's first word."""
     return "-".join(part.lower() for part in (kind, group.split(".", maxsplit=1)[0], version) if part) + ".json"
 
 
 def strict(schema: Schema) -> Schema:
-    """As JSON schema: no other fields than those that are named, and numbers where they may stand for text."""
+    """A JSON schema that allows only the named fields, and numbers where text may be a number."""
     if schema.get("format") == "int-or-string" or schema.get("x-kubernetes-int-or-string"):
         return {"type": ["integer", "string"]}
     if schema.get("description", "").startswith("Quantity is"):
@@ -61,7 +61,7 @@ def strict(schema: Schema) -> Schema:
 
 
 def write(path: Path, schema: Schema) -> None:
-    """One schema as a file."""
+    """Write one schema."""
     path.write_text(json.dumps(schema), encoding="utf-8")
 
 
