@@ -1,4 +1,4 @@
-"""The chart, rendered by the real helm; `ci/tools/install helm helm-docs` brings it."""
+"""The chart, rendered by the real helm, which `ci/tools/install helm` builds."""
 
 import subprocess
 from collections.abc import Callable
@@ -19,13 +19,13 @@ Objects = list[dict[str, Any]]
 
 
 def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    assert HELM.exists(), "helm is not there; run ci/tools/install helm helm-docs"
+    assert HELM.exists(), "helm is missing; run ci/tools/install helm"
     return subprocess.run([HELM, *arguments], capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="session")
 def render() -> Callable[..., Objects]:
-    """The objects of a release named `road`, with values files; None is values.yaml."""
+    """The objects of a release named `road` with values files; None is values.yaml."""
 
     def render(*values: Path | None) -> Objects:
         files = [option for path in values if path for option in ("--values", path)]

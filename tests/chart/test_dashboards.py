@@ -11,7 +11,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from tests.chart.conftest import DASHBOARDS, EVERYTHING, Objects
 
 with warnings.catch_warnings():
-    # Its second form of dashboards is understood by the newest Grafana only.
+    # Only the newest Grafana reads the second dashboard format.
     warnings.filterwarnings("ignore", "Prefer using dashboardv2", DeprecationWarning)
     from grafana_foundation_sdk.models.dashboard import Dashboard
 
@@ -31,13 +31,13 @@ def panels(path: Path) -> list[dict[str, Any]]:
     return [panel for panel in read(path)["panels"] if panel["type"] != "row"]
 
 
-def test_there_are_five() -> None:
+def test_there_are_five_dashboards() -> None:
     assert [path.stem for path in FILES] == ["autoscaling", "cluster", "model", "serving", "training"]
     assert len({read(path)["uid"] for path in FILES}) == len(FILES)
 
 
 @each_file
-def test_is_what_grafana_reads(path: Path) -> None:
+def test_grafana_reads_every_field(path: Path) -> None:
     content = read(path)
     assert json.loads(json.dumps(Dashboard.from_json(content), cls=JSONEncoder)) == content
 
@@ -54,13 +54,13 @@ def test_panels_do_not_overlap(path: Path) -> None:
 
 
 @each_file
-def test_panels_have_ids_of_their_own(path: Path) -> None:
+def test_panel_ids_are_unique(path: Path) -> None:
     ids = [panel["id"] for panel in read(path)["panels"]]
     assert len(set(ids)) == len(ids)
 
 
 @each_file
-def test_panels_say_their_unit_and_what_to_do(path: Path) -> None:
+def test_panels_have_units_and_descriptions(path: Path) -> None:
     for panel in panels(path):
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
         assert len(panel["description"]) > 40, panel["title"]
@@ -69,7 +69,7 @@ def test_panels_say_their_unit_and_what_to_do(path: Path) -> None:
 
 
 @each_file
-def test_variables_are_there(path: Path) -> None:
+def test_every_variable_is_defined(path: Path) -> None:
     content = read(path)
     known = {variable["name"] for variable in content["templating"]["list"]} | GRAFANAS_OWN
     used = set(re.findall(r"\$\{?(\w+)", json.dumps(content)))
@@ -78,12 +78,12 @@ def test_variables_are_there(path: Path) -> None:
 
 
 @each_file
-def test_every_series_is_of_the_release_that_was_chosen(path: Path) -> None:
+def test_every_series_is_limited_to_the_chosen_release(path: Path) -> None:
     for panel in panels(path):
         for target in panel["targets"]:
             for labels in re.findall(r"\{(.*?)\}", target["expr"]):
                 assert labels.startswith('namespace="$namespace", release="$release"'), panel["title"]
-            # And none without any: what is left are functions, labels and words of PromQL.
+            # No series lacks a selector: the rest must be functions, labels and keywords of PromQL.
             rest = re.sub(r"\w+\{.*?\}", "", target["expr"])
             assert not re.search(r"\b(ray|autoscaler|haproxy|roadseg)_\w+", rest.replace("ray_train_run_name", ""))
 

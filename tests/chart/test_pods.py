@@ -13,7 +13,7 @@ Pod = dict[str, Any]
 
 
 def mappings(item: Any) -> Iterator[dict[str, Any]]:
-    """Every mapping in an object, however deep, outer ones first."""
+    """Every mapping in an object at any depth, outer ones first."""
     if isinstance(item, dict):
         yield item
         item = list(item.values())
@@ -53,12 +53,12 @@ def test_every_pod_meets_the_restricted_standard(everything: Objects) -> None:
             assert not any("hostPort" in port for port in container.get("ports", []))
 
 
-def test_what_kuberay_puts_beside_a_head_meets_it_too(everything: Objects) -> None:
+def test_the_autoscaler_beside_a_head_meets_it_too(everything: Objects) -> None:
     clusters = [cluster for item in everything for cluster in clusters_of(item)]
     assert len(clusters) == 3 * len(OVERLAYS)
     for cluster in clusters:
         assert is_restricted(cluster["autoscalerOptions"]["securityContext"])
-        # What it mounts must be there: a volume of the head's.
+        # It may only mount volumes of the head.
         names = {volume["name"] for volume in cluster["headGroupSpec"]["template"]["spec"]["volumes"]}
         assert {mount["name"] for mount in cluster["autoscalerOptions"]["volumeMounts"]} <= names
 
@@ -78,7 +78,7 @@ def clusters_of(item: dict[str, Any]) -> list[dict[str, Any]]:
     return [item["spec"][fields[item["kind"]]]] if item["kind"] in fields else []
 
 
-def test_no_image_is_left_open(everything: Objects) -> None:
+def test_every_image_has_a_version(everything: Objects) -> None:
     images = {container["image"] for pod in pods(everything) for container in pod["containers"]}
     assert {"roadseg/serve:0.1.0", "roadseg/serve-gpu:0.1.0", "roadseg/train:0.1.0"} < images
     assert all(re.search(r"(:v?[0-9]+(\.[0-9]+)+|@sha256:[0-9a-f]{64})$", image) for image in images)
@@ -88,13 +88,13 @@ def test_ray_drains_before_kubernetes_kills(everything: Objects) -> None:
     (service, *_) = (item for item in everything if item["kind"] == "RayService")
     for pod in pods(service):
         env = {variable["name"]: variable.get("value") for variable in pod["containers"][0]["env"]}
-        # 35 s are what a replica that speaks HTTP takes at least to leave HAProxy.
+        # An HTTP replica takes at least 35 s to leave HAProxy.
         steps = (35, float(env["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"]), pod["terminationGracePeriodSeconds"])
         assert all(before < after for before, after in pairwise(steps))
 
 
-def test_no_label_of_pods_is_one_that_kubernetes_services_of_ray_select_by(everything: Objects) -> None:
-    """KubeRay's head service selects app.kubernetes.io/name: kuberay, which a label of ours would replace."""
+def test_no_pod_label_replaces_one_that_services_of_kuberay_select_by(everything: Objects) -> None:
+    """KubeRay's head service selects app.kubernetes.io/name: kuberay, and a label of ours would replace that."""
     for cluster in (cluster for item in everything for cluster in clusters_of(item)):
         templates = [
             cluster["headGroupSpec"]["template"],
@@ -104,7 +104,7 @@ def test_no_label_of_pods_is_one_that_kubernetes_services_of_ray_select_by(every
             assert "app.kubernetes.io/name" not in template["metadata"]["labels"]
 
 
-def test_policies_and_budgets_select_pods_that_there_are(everything: Objects) -> None:
+def test_policies_and_budgets_select_existing_pods(everything: Objects) -> None:
     labels = [item["metadata"]["labels"] for item in templates_of(everything)]
     selectors = [
         selector

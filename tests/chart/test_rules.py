@@ -33,7 +33,7 @@ def rules_with(key: str) -> list[dict[str, Any]]:
     return [rule for group in groups for rule in group["rules"] if key in rule]
 
 
-def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
+def test_alerts_fire_when_and_only_when_they_should(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(rules(NAMESPACE, RELEASE, values()))
     shutil.copy(TESTS, tmp_path)
     promtool("check", "rules", tmp_path / "rules.yaml")
@@ -47,12 +47,12 @@ def test_every_alert_is_tested_both_ways() -> None:
     assert {check["alertname"] for check in checks if "exp_alerts" not in check} == names
 
 
-def test_alerts_ask_for_the_shares_that_are_recorded() -> None:
+def test_alerts_use_the_recorded_shares() -> None:
     asked = re.findall(r"roadseg:\w+:\w+", " ".join(alert["expr"] for alert in rules_with("alert")))
     assert set(asked) == {rule["record"] for rule in rules_with("record")}
 
 
-def test_every_alert_leads_to_a_paragraph() -> None:
+def test_every_alert_links_to_a_heading() -> None:
     titles = re.findall(r"^#+ (.+)$", (ROOT / "docs/operations.md").read_text(), re.M)
     anchors = {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
     for alert in rules_with("alert"):
@@ -68,7 +68,7 @@ def test_the_chart_and_the_script_write_the_same_rules(render: Callable[..., Obj
     assert "@" not in yaml.safe_dump(expected)
 
 
-def test_the_chart_passes_objectives_on(tmp_path: Path, render: Callable[..., Objects]) -> None:
+def test_the_chart_passes_on_objectives(tmp_path: Path, render: Callable[..., Objects]) -> None:
     objectives = {"availabilityTarget": 0.995, "latencyTarget": 0.9, "latencyThresholdMs": 500}
     (tmp_path / "values.yaml").write_text(
         yaml.safe_dump(
@@ -86,13 +86,13 @@ def test_the_chart_passes_objectives_on(tmp_path: Path, render: Callable[..., Ob
 @pytest.mark.parametrize(
     "refused", ["latencyThresholdMs=700", "availabilityTarget=1", "availabilityTarget=99.9", "latencyTarget=0"]
 )
-def test_objectives_that_cannot_be_are_refused(refused: str) -> None:
+def test_impossible_objectives_are_refused(refused: str) -> None:
     done = helm("lint", "--strict", CHART, "--set-json", f"monitoring.rules.{refused}")
     assert done.returncode != 0
     assert refused.partition("=")[0] in done.stdout + done.stderr
 
 
-def test_values_name_the_thresholds_that_there_are() -> None:
+def test_values_list_the_thresholds_of_ray() -> None:
     text = (CHART / "values.yaml").read_text()
     told = re.search(r"bucket of Ray's latency histogram: ([\d, #\n]+) or more", text)
     assert told
@@ -100,7 +100,7 @@ def test_values_name_the_thresholds_that_there_are() -> None:
     assert numbers == DEFAULT_LATENCY_BUCKET_MS[: len(numbers)]
 
 
-def test_the_prometheus_for_trying_scrapes_what_the_pod_monitor_does(render: Callable[..., Objects]) -> None:
+def test_the_dev_prometheus_scrapes_what_the_pod_monitor_does(render: Callable[..., Objects]) -> None:
     (monitor,) = (item for item in render(EVERYTHING) if item["kind"] == "PodMonitor")
     scrape = scrape_config()
     relabel = [dict(rule) for rule in scrape["relabel_configs"]]
@@ -117,7 +117,7 @@ def test_the_prometheus_for_trying_scrapes_what_the_pod_monitor_does(render: Cal
         assert renamed == scrape["metric_relabel_configs"]
 
 
-def test_pods_have_the_ports_that_are_scraped(render: Callable[..., Objects]) -> None:
+def test_pods_have_the_scraped_ports(render: Callable[..., Objects]) -> None:
     objects = render(EVERYTHING)
     (monitor,) = (item for item in objects if item["kind"] == "PodMonitor")
     scraped = {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]}

@@ -18,10 +18,10 @@ def serve_config(objects: Objects) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem if path else "values")
-def test_ray_serve_and_the_graph_take_the_config(render: Callable[..., Objects], overlay: Path | None) -> None:
+def test_ray_serve_and_the_graph_accept_the_config(render: Callable[..., Objects], overlay: Path | None) -> None:
     config = serve_config(render(overlay, EVERYTHING))
     schema = ServeDeploySchema.model_validate(config)
-    # Ray ignores keys that it does not know, so that nothing but a comparison finds one.
+    # Ray ignores unknown keys, so only a comparison finds them.
     assert set(config) <= set(ServeDeploySchema.model_fields)
     (application,) = schema.applications
     assert application.import_path == f"{build.__module__}:{build.__name__}"
@@ -35,11 +35,11 @@ def test_a_version_is_never_replaced_before_the_next_one_answers(
 ) -> None:
     args = AppArgs.model_validate(serve_config(render(overlay))["applications"][0]["args"])
     for stage in (args.ingress, args.preprocess, args.predict, args.postprocess):
-        # Another one beside it, or one of several at a time.
+        # Start another one beside it, or replace one of several at a time.
         assert stage.max_surge_percent > 0 or (stage.num_replicas or 1) > 1
 
 
-def test_the_stages_in_values_are_those_of_the_graph(render: Callable[..., Objects]) -> None:
+def test_the_stages_in_values_match_the_graph(render: Callable[..., Objects]) -> None:
     args = serve_config(render())["applications"][0]["args"]
     stages = {name for name, part in args.items() if isinstance(part, dict)}
     application = build(AppArgs.model_validate(args))

@@ -1,4 +1,4 @@
-"""What `helm test` runs, against a server whose answer is decided here."""
+"""The script of `helm test`, against a server whose response each test chooses."""
 
 import io
 import subprocess
@@ -57,7 +57,7 @@ def road() -> Image.Image:
     return Image.open(FILES / "road.png").convert("L")
 
 
-def test_the_truth_passes(road: Image.Image) -> None:
+def test_the_right_mask_passes(road: Image.Image) -> None:
     done, (path, headers, body) = upload(road)
     assert done.returncode == 0, done.stderr
     assert path == "/upload?format=png"
@@ -75,13 +75,13 @@ def test_the_truth_passes(road: Image.Image) -> None:
     ],
     ids=["nothing", "everything", "upside down", "another size"],
 )
-def test_a_wrong_mask_does_not(road: Image.Image, wrong: Callable[[Image.Image], Image.Image], told: str) -> None:
+def test_a_wrong_mask_fails(road: Image.Image, wrong: Callable[[Image.Image], Image.Image], told: str) -> None:
     done, _ = upload(wrong(road))
     assert done.returncode == 1
     assert told in done.stderr
 
 
-def test_it_shows_the_first_key(road: Image.Image, tmp_path: Path) -> None:
+def test_it_sends_the_first_key(road: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("# of the applications\n\nfirst,second\nthird\n")
     _, (_, headers, _) = upload(road, API_KEYS_FILE=str(tmp_path / "keys"))
     assert headers["X-Api-Key"] == "first"

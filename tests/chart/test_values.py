@@ -20,7 +20,7 @@ from tests.chart.conftest import CHART, ROOT, helm
         ("app.form=stagd", "form"),
     ],
 )
-def test_lint_refuses_what_there_is_not(value: str, refused: str) -> None:
+def test_lint_refuses_unknown_values(value: str, refused: str) -> None:
     done = helm("lint", "--strict", CHART, "--set", value)
     assert done.returncode != 0
     assert refused in done.stdout + done.stderr
@@ -38,13 +38,13 @@ def test_lint_refuses_what_there_is_not(value: str, refused: str) -> None:
         "global.anything=1",
     ],
 )
-def test_lint_takes_what_there_is(value: str) -> None:
+def test_lint_accepts_known_values(value: str) -> None:
     done = helm("lint", "--strict", CHART, "--set-json", value)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_no_part_of_the_schema_lets_any_key_through() -> None:
-    """Apart from Kubernetes' own objects, which have no `properties`."""
+def test_no_part_of_the_schema_accepts_any_key() -> None:
+    """Except for objects of Kubernetes, which have no `properties`."""
     schema = json.loads((CHART / "values.schema.json").read_text())
     waiting, seen = [schema], 0
     while waiting:
@@ -59,7 +59,7 @@ def test_no_part_of_the_schema_lets_any_key_through() -> None:
     assert seen > 20
 
 
-def test_versions_are_those_of_the_project() -> None:
+def test_versions_match_the_project() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     rays = set(re.findall(r'"ray\[[a-z,]*\]==([0-9.]+)"', project))
@@ -67,8 +67,8 @@ def test_versions_are_those_of_the_project() -> None:
     assert re.search(r'^version = "(.*)"$', project, re.M)[1] == chart["appVersion"] == chart["version"]  # type: ignore[index]
 
 
-def test_the_operator_is_the_one_of_the_test_cluster() -> None:
-    go_mod = (ROOT / "ci" / "tools" / "kuberay" / "go.mod").read_text()
+def test_the_operator_version_is_the_tested_one() -> None:
+    go_mod = (ROOT / "ci" / "tools" / "kubernetes" / "go.mod").read_text()
     (version,) = re.findall(r"github.com/ray-project/kuberay/ray-operator v([0-9.]+)", go_mod)
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     values = yaml.safe_load((ROOT / "k8s" / "kuberay-operator-values.yaml").read_text())

@@ -1,4 +1,4 @@
-"""Run the journey against the current kube context: `python -m tests.cluster` (by way of ci/e2e)."""
+"""Run the journey against the current kube context; ci/e2e calls this."""
 
 import time
 from pathlib import Path
@@ -10,17 +10,23 @@ from tests.cluster.journey import Journey, save
 from tests.cluster.kube import KubeError, kubectl
 from tests.cluster.prepare import NAMESPACE
 
-NUM_LINES, WIDTH = 40, 200  # of what is told of a cluster where a step failed
+NUM_LINES, WIDTH = 40, 200  # of the state of the cluster that is printed after a failure
+STEPS = "seconds by step"  # ci/times.py reads this figure
 
 
 def main(
-    tag: Annotated[str, typer.Option(help="Tag of the images that are built and used.")] = "e2e",
-    only: Annotated[list[str] | None, typer.Option(help="Names of steps, such as lose_the_head; default: all.")] = None,
-    figures: Annotated[Path | None, typer.Option(help="File for what was measured, as JSON.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Take all steps, not only those for every change.")] = False,
+    tag: Annotated[str, typer.Option(help="Tag for the images that are built and used.")] = "e2e",
+    only: Annotated[list[str] | None, typer.Option(help="Take only this step; give it again for more.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Write what was measured to this file, as JSON.")] = None,
 ) -> None:
-    """Walk through all steps, or some, and stop at the first that fails."""
-    journey = Journey(tag)
+    """Take the steps of the journey in order; stop at the first failure."""
+    journey = Journey(tag, everything)
     steps = {step.__name__: step for step in journey.steps}
+    if unknown := set(only or ()) - set(steps):
+        more = "" if everything else "; --all has more"
+        raise typer.BadParameter(f"no step {', '.join(sorted(unknown))}; choose from {', '.join(steps)}{more}")
+    seconds_by_step = journey.figures.setdefault(STEPS, {})
     for name in only or steps:
         start_s = time.monotonic()
         print(f"{time.strftime('%H:%M:%S')} {name.replace('_', ' ')} ...", flush=True)
@@ -31,6 +37,7 @@ def main(
             print(_scene(), flush=True)
             raise typer.Exit(1) from error
         finally:
+            seconds_by_step[name.replace("_", " ")] = round(time.monotonic() - start_s, 1)
             if figures:
                 save(journey.figures, figures)
         print(f"         done in {time.monotonic() - start_s:.0f} s", flush=True)
@@ -39,7 +46,7 @@ def main(
 
 
 def _scene() -> str:
-    """What there is to see in the namespace, for who looks for the reason."""
+    """The objects and events in the namespace, to find the cause of a failure."""
     seen = []
     for what in ("rayservices,rayclusters,rayjobs", "pods,services", "events"):
         try:

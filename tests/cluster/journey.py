@@ -6,41 +6,58 @@ import re
 import secrets
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.cluster import kube, prepare, release
-from tests.cluster.deployment import GATEWAY_HOST, HEAD, RELEASE, WORKERS, Deployment, component
+from tests.cluster.deployment import BUNDLED, GATEWAY_HOST, HEAD, RELEASE, WORKERS, Deployment, component
 from tests.cluster.kube import expect, get, is_ready, kubectl, pods, run, wait_until
 from tests.cluster.load import Load
 from tests.cluster.prepare import BUCKET, MONITORING_NAMESPACE, NAMESPACE, READY_TIMEOUT_S, Keys
 from tests.cluster.queries import NO_FAILURE, NO_GPU, every_query
+from tests.red import write_red
 
 TRAIN_WORKERS = component("train-worker")
-TRAINED = f"s3://{BUCKET}/models/road-cluster/1"
+RED, TRAINED = "models/red/1", "models/road-cluster/1"  # in the bucket
 LOOK_BACK_S = 3600.0  # to before the load and the training
 LOG_TIMEOUT_S = 30
-CALM_S = 5.0  # constant load before and after what is done to the cluster
+CALM_S = 5.0  # constant load before and after each change to the cluster
 
 
 class Journey:
     """One release, from its installation to its removal.
 
+    Args:
+        tag: of the images.
+        everything: whether to take all steps, not only those for every change.
+
     Attributes:
-        figures: what was measured, by what it is called.
+        figures: what was measured, by name.
     """
 
-    def __init__(self, tag: str) -> None:
+    def __init__(self, tag: str, everything: bool) -> None:
         self.keys = Keys.of_cluster()
         self.tag = tag
-        self.deployed = Deployment(self.keys, tag)
+        self.everything = everything
+        self.deployed = Deployment(self.keys, tag, everything)
         self.figures: dict[str, Any] = {}
 
     @property
     def steps(self) -> list[Callable[[], None]]:
-        """In their order; each leaves the release serving, but for the last."""
+        """The steps in order; all but the last leave the release serving."""
+        if not self.everything:
+            return [
+                self.build_images,
+                self.install_what_is_needed,
+                self.install_the_chart,
+                self.test_the_chart,
+                self.upload_through_the_ingress,
+                self.change_the_model,
+                self.uninstall,
+            ]
         return [
             self.build_images,
             self.release,
@@ -51,7 +68,7 @@ class Journey:
             self.find_the_upload_in_the_log,
             self.upload_through_the_gateway,
             self.keep_strangers_out,
-            self.scale_up_and_down,  # before a change of the model leaves more pods than are needed, for a while
+            self.scale_up_and_down,  # before a change of the model, which leaves extra pods for a while
             self.train_on_two_workers,
             self.train_as_declared,
             self.change_the_model,
@@ -66,19 +83,24 @@ class Journey:
     # Installing
 
     def build_images(self) -> None:
-        sizes = prepare.load_images(self.tag, "serve", "train")
-        self.figures["images"] = sizes.strip().splitlines()
+        names = ("serve", "train") if self.everything else ("serve",)
+        self.figures["images"] = prepare.load_images(self.tag, *names).strip().splitlines()
         if not kubectl("config", "current-context").startswith("kind-"):
-            prepare.load_helper_images()
+            prepare.load_helper_images(self.everything)
 
     def release(self) -> None:
         self.figures["seconds of a release of the serve image and the chart"] = release.release_and_find()
 
     def install_what_is_needed(self) -> None:
         prepare.install_operator()
-        prepare.install_services(self.keys)
-        prepare.install_prometheus(RELEASE)
-        prepare.put_dataset(self.keys)
+        prepare.install_services(self.keys, self.everything)
+        with tempfile.TemporaryDirectory() as folder:
+            if self.everything:
+                prepare.install_prometheus(RELEASE)
+                prepare.write_dataset(Path(folder) / "CamVid")
+            else:
+                write_red(Path(folder) / RED)
+            prepare.put_files(self.keys, Path(folder))
 
     def install_the_chart(self) -> None:
         start_s = time.monotonic()
@@ -91,10 +113,10 @@ class Journey:
         run("helm", "test", RELEASE, f"--namespace={NAMESPACE}", "--logs")
 
     def upload_through_the_ingress(self) -> None:
-        self.deployed.expect_mask(self.deployed.upload(params={"format": "png"}))
-        expect(self.deployed.upload(key="wrong").status_code == 401, "a wrong key was let in")
-        expect(self.deployed.upload(key=None).status_code == 401, "no key was let in")
-        expect(self.deployed.upload(picture=b"no picture").status_code == 415, "what is no picture was taken for one")
+        self.deployed.expect_mask(self.deployed.upload(params={"format": "png"}).content)
+        expect(self.deployed.upload(key="wrong").status_code == 401, "a wrong key was accepted")
+        expect(self.deployed.upload(key=None).status_code == 401, "a request without a key was accepted")
+        expect(self.deployed.upload(picture=b"no picture").status_code == 415, "a file that is no picture was accepted")
 
     def find_the_upload_in_the_log(self) -> None:
         request_id = f"journey-{secrets.token_hex(8)}"
@@ -105,17 +127,17 @@ class Journey:
         wait_until(
             "the gateway's route", lambda: self.deployed.upload(host=GATEWAY_HOST).status_code != 404, READY_TIMEOUT_S
         )
-        self.deployed.expect_mask(self.deployed.upload(host=GATEWAY_HOST, params={"format": "png"}))
+        self.deployed.expect_mask(self.deployed.upload(host=GATEWAY_HOST, params={"format": "png"}).content)
 
     def keep_strangers_out(self) -> None:
-        """What a pod of another namespace reaches of ours: the uploads, and nothing where code could be run."""
+        """A pod in another namespace reaches the uploads, and none of the ports that could run code."""
         (head,), workers = pods(NAMESPACE, HEAD), pods(NAMESPACE, WORKERS)
         head_ip, worker_ip = head["status"]["podIP"], workers[0]["status"]["podIP"]
         closed = [f"{head_ip}/{port}" for port in (6379, 8265, 10001, 8080, 44217, 44227)]
         closed += [f"{worker_ip}/{port}" for port in (52365, 8080, 9101)]
         uploads = f"{worker_ip}/8000"
         reached = kube.reached_by_a_stranger(f"roadseg/serve:{self.tag}", uploads, closed)
-        expect(reached == [uploads], f"of {uploads}, and not of {closed}, a stranger reaches {reached}")
+        expect(reached == [uploads], f"a pod in another namespace should reach {uploads} only, but reaches {reached}")
 
     # Training
 
@@ -135,7 +157,7 @@ class Journey:
                 victim = pods(NAMESPACE, TRAIN_WORKERS)[0]["metadata"]["name"]
                 kubectl("delete", "pod", victim, f"--namespace={NAMESPACE}", "--grace-period=0", "--force")
                 told = _finish(job)
-            expect("step 120" in told or self._has("runs/first/summary.json"), f"the run did not end:\n{told}")
+            expect("step 120" in told or self._has("runs/first/summary.json"), f"the run did not finish:\n{told}")
             evaluate = f"roadseg-train evaluate --run {places['run']} --robustness-frames 0"
             metrics = f"{places['run']}/evaluation/camvid-heldout/metrics.json"
             publish = (
@@ -148,7 +170,7 @@ class Journey:
         self.figures["seconds of a training on two workers that lost one of them"] = time.monotonic() - start_s
 
     def train_as_declared(self) -> None:
-        """A RayJob: a cluster of its own that comes, trains and goes; its worker's pod is told to go in the middle."""
+        """A RayJob makes a cluster, trains on it and removes it; its worker pod is deleted on the way."""
         places = f"--data s3://{BUCKET}/CamVid --run s3://{BUCKET}/runs/declared"
         args = f"{places} --preset tiny --steps 300 --checkpoint-every 300 --workers 1 --cpus-per-worker 1".split()
         job = {"enabled": True, "name": "declared", "args": args, "ttlSecondsAfterFinished": 0}
@@ -197,11 +219,16 @@ class Journey:
     # Changes under constant load
 
     def change_the_model(self) -> None:
+        """Change to a model in S3: the trained one, or else one whose masks are unlike those of the bundled model."""
+        name, folder = ("road-cluster", TRAINED) if self.everything else ("red", RED)
+        with tempfile.TemporaryDirectory() as copy:
+            prepare.get_files(self.keys, folder, Path(copy))
+            self.deployed.add_model(name, Path(copy))
         with self.deployed.load() as load:
             time.sleep(CALM_S)
             start_s = time.monotonic()
-            self.deployed.helm("upgrade", "--set", f"app.model={TRAINED}")
-            wait_until("the new version alone", lambda: self.deployed.serves("road-cluster"), READY_TIMEOUT_S)
+            self.deployed.helm("upgrade", "--set", f"app.model=s3://{BUCKET}/{folder}")
+            wait_until("the new model alone", lambda: self.deployed.serves(name), READY_TIMEOUT_S)
             self.figures["seconds of a change of the model"] = time.monotonic() - start_s
             time.sleep(CALM_S)
         self._expect_no_failure("a change of the model", load)
@@ -210,9 +237,9 @@ class Journey:
         with self.deployed.load() as load:
             time.sleep(CALM_S)
             run("helm", "rollback", RELEASE, f"--namespace={NAMESPACE}", "--force-conflicts")
-            wait_until("the old version alone", lambda: self.deployed.serves("road-small"), READY_TIMEOUT_S)
+            wait_until("the old model alone", lambda: self.deployed.serves(BUNDLED), READY_TIMEOUT_S)
             time.sleep(CALM_S)
-        self._expect_no_failure("the way back", load)
+        self._expect_no_failure("the rollback", load)
 
     def change_the_image(self) -> None:
         prepare.load_images(f"{self.tag}-next", "serve")
@@ -236,14 +263,14 @@ class Journey:
 
         with self.deployed.load(num_clients=12, pause_s=0) as load:
             first_pod_s = wait_until("another worker pod", added, READY_TIMEOUT_S)
-            ready_s = wait_until("that it serves", lambda: any(map(is_ready, added())), READY_TIMEOUT_S)
+            ready_s = wait_until("the new pod serving", lambda: any(map(is_ready, added())), READY_TIMEOUT_S)
             self.figures["seconds from load to the first new pod, and to its readiness"] = [
                 first_pod_s,
                 first_pod_s + ready_s,
             ]
         self._expect_no_failure("scaling up", load)
         with self.deployed.load() as load:
-            down_s = wait_until("that the pods go", lambda: not added(), READY_TIMEOUT_S)
+            down_s = wait_until("the extra pods gone", lambda: not added(), READY_TIMEOUT_S)
             self.figures["seconds from idleness to the last pod's end"] = down_s
         self._expect_no_failure("scaling down", load)
 
@@ -260,7 +287,7 @@ class Journey:
         self._expect_no_failure("the loss of a worker pod", load)
 
     def lose_the_head(self) -> None:
-        """With fault tolerance of the GCS: the workers serve on while the head is replaced."""
+        """With fault tolerance of the GCS, the workers go on serving while the head is replaced."""
         (before,) = pods(NAMESPACE, HEAD)
         with self.deployed.load() as load:
             time.sleep(CALM_S)
@@ -282,15 +309,15 @@ class Journey:
     # Looking at it
 
     def find_every_figure(self) -> None:
-        """After all that makes them: what dashboards and alerts ask of Prometheus is there."""
+        """After every step that makes them, Prometheus has all series that the dashboards and alerts ask for."""
         with kube.forwarded(MONITORING_NAMESPACE, "prometheus", 9090) as port:
             missing = every_query(
                 f"http://127.0.0.1:{port}", NAMESPACE, RELEASE, may_be_empty=NO_GPU | NO_FAILURE, over_s=LOOK_BACK_S
             )
-        expect(not missing, "Prometheus does not know all that is asked of it:\n" + "\n".join(missing))
+        expect(not missing, "Prometheus lacks series of the dashboards or alerts:\n" + "\n".join(missing))
 
     def uninstall(self) -> None:
-        # First, as docs/operations.md says: KubeRay clears Redis by a job that needs the release's service account.
+        # First, as docs/operations.md says: KubeRay clears Redis in a job that needs the release's service account.
         kubectl("delete", f"rayservice/{RELEASE}", f"--namespace={NAMESPACE}", "--wait", "--timeout=5m")
         run("helm", "uninstall", RELEASE, f"--namespace={NAMESPACE}", "--wait")
         kinds = (
@@ -298,7 +325,7 @@ class Journey:
         )
         ours = f"app.kubernetes.io/instance={RELEASE}"
         wait_until(
-            "that nothing is left",
+            "nothing left",
             lambda: (
                 not get(kinds, f"--namespace={NAMESPACE}", f"--selector={ours}")["items"]
                 and not get("pods,services", f"--namespace={NAMESPACE}", "--selector=ray.io/cluster")["items"]
@@ -308,16 +335,16 @@ class Journey:
 
     def _expect_no_failure(self, what: str, load: Load) -> None:
         self.figures[f"requests during {what}"] = str(load)
-        expect(not load.failures, f"{what}: {load}")
+        self.deployed.expect_no_failure(what, load)
 
 
 def _finish(job: "subprocess.Popen[str]") -> str:
-    """What a job printed, once it has ended well."""
+    """Wait until a job succeeds; its output."""
     told, _ = job.communicate(timeout=READY_TIMEOUT_S)
     expect(job.returncode == 0, f"{job.args!r} ended with {job.returncode}:\n{told[-4000:]}")
     return told
 
 
 def save(figures: dict[str, Any], path: Path) -> None:
-    """The figures as JSON."""
+    """Write the figures as JSON."""
     path.write_text(json.dumps(figures, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""The cluster that kubectl speaks to, by kubectl and helm themselves."""
+"""The cluster that kubectl uses, through kubectl itself."""
 
 import json
 import shlex
@@ -20,20 +20,20 @@ class KubeError(Exception):
 
 
 def expect(holds: bool, otherwise: str) -> None:
-    """Fail where something does not hold.
+    """Raise unless something holds.
 
     Raises:
-        KubeError: with what is said for otherwise.
+        KubeError: it does not; `otherwise` is the message.
     """
     if not holds:
         raise KubeError(otherwise)
 
 
 def run(*words: str | Path, given: str | None = None) -> str:
-    """What a command writes to standard output.
+    """Run a command; its standard output.
 
     Raises:
-        KubeError: it failed; the text has what it wrote.
+        KubeError: it failed; the message has its output.
     """
     command = [str(word) for word in words]
     done = subprocess.run(command, check=False, input=given, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S)
@@ -43,24 +43,24 @@ def run(*words: str | Path, given: str | None = None) -> str:
 
 
 def kubectl(*words: str | Path, given: str | None = None) -> str:
-    """`kubectl`, in the namespace that the words name."""
+    """Run `kubectl`; its standard output."""
     return run("kubectl", *words, given=given)
 
 
 def get(*words: str) -> Any:
-    """`kubectl get -o json`."""
+    """The parsed output of `kubectl get -o json`."""
     return json.loads(kubectl("get", *words, "--output=json"))
 
 
 def apply(*objects: dict[str, Any]) -> None:
-    """`kubectl apply` of objects made here."""
+    """Apply objects."""
     kubectl("apply", "--filename=-", given="\n---\n".join(map(json.dumps, objects)))
 
 
 def wait_until(what: str, happened: Callable[[], Any], timeout_s: float) -> float:
-    """Wait until something has happened; how many seconds that took.
+    """Wait until something has happened; the seconds that it took.
 
-    A question that fails is asked again: an object may not be there yet.
+    A check that fails is repeated, because an object may not exist yet.
 
     Raises:
         KubeError: it did not happen in time.
@@ -79,7 +79,7 @@ def wait_until(what: str, happened: Callable[[], Any], timeout_s: float) -> floa
 
 
 def pods(namespace: str, selector: str) -> list[dict[str, Any]]:
-    """Pods that are not being deleted."""
+    """The pods that are not being deleted."""
     found = get("pods", f"--namespace={namespace}", f"--selector={selector}")["items"]
     return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
@@ -91,9 +91,9 @@ def is_ready(pod: dict[str, Any]) -> bool:
 
 
 def reached_by_a_stranger(image: str, open_place: str, closed_places: list[str]) -> list[str]:
-    """Which of the places, each as ADDRESS/PORT, a pod of another namespace can open a connection to.
+    """The places (ADDRESS/PORT) to which a pod in the namespace default can open a connection.
 
-    It begins with the one that should be open, for as long as it takes a new pod to be let into the network.
+    It tries the open one first and repeatedly, because a new pod is not let into the network at once.
     """
     reach = 'reach() { timeout 3 bash -c "< /dev/tcp/$1" 2> /dev/null && echo $1; }'
     script = f"{reach}; for _ in {{1..20}}; do reach {open_place} && break; sleep 1; done; "
@@ -109,21 +109,21 @@ def reached_by_a_stranger(image: str, open_place: str, closed_places: list[str])
 
 
 def node_address() -> str:
-    """Where the ports of NodePort services are."""
+    """The address of the node, on which NodePort services listen."""
     addresses = get("nodes")["items"][0]["status"]["addresses"]
     return next(str(address["address"]) for address in addresses if address["type"] == "InternalIP")
 
 
 @contextmanager
 def forwarded(namespace: str, service: str, port: int) -> Iterator[int]:
-    """A port of this machine that leads to a service of the cluster."""
+    """A port of this machine that is forwarded to a service in the cluster."""
     (local_port,) = free_ports(1)
     words = ["kubectl", "port-forward", f"--namespace={namespace}", f"service/{service}", f"{local_port}:{port}"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             assert process.stdout is not None
             if "Forwarding" not in process.stdout.readline():
-                raise KubeError(f"no way to {service}: {process.stdout.read()}")
+                raise KubeError(f"cannot forward a port to {service}: {process.stdout.read()}")
             yield local_port
         finally:
             process.terminate()

@@ -1,8 +1,8 @@
-"""Constant load, and what became of every request of it."""
+"""Constant load, and the outcome of every request."""
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -17,29 +17,28 @@ class Outcome:
     """One upload.
 
     Attributes:
-        start_s: when it was sent, of time.monotonic().
-        duration_s: until the whole answer was there.
-        what: `200`, another status, or the name of what broke the connection.
-        model: of the version that answered, where one did.
+        start_s: when it was sent, by time.monotonic().
+        duration_s: until the whole response had arrived.
+        what: `200`, another status, or the name of the connection error.
     """
 
     start_s: float
     duration_s: float
     what: str
-    model: str | None
 
 
 @dataclass
 class Load:
-    """Uploads of one picture by some clients at a time, until it is left.
+    """A context in which several clients keep uploading one picture.
 
     Attributes:
-        url: of /upload, with what format is wanted.
-        picture: what is uploaded.
-        headers: such as the API key's.
-        num_clients: requests at a time.
-        pause_s: of each client between two requests.
-        outcomes: so far.
+        url: of /upload, with the format of the response.
+        picture: the upload, as JPEG.
+        headers: sent with every request, such as the API key.
+        num_clients: how many requests run at a time.
+        pause_s: how long each client waits between two requests.
+        outcomes: one for each request so far.
+        masks: every distinct mask so far, by the name of the model that it came from.
     """
 
     url: str
@@ -48,6 +47,7 @@ class Load:
     num_clients: int = 2
     pause_s: float = 0.1
     outcomes: list[Outcome] = field(default_factory=list)
+    masks: dict[str, set[bytes]] = field(default_factory=lambda: defaultdict(set))
 
     def __enter__(self) -> Self:
         self._stopped = threading.Event()
@@ -65,13 +65,8 @@ class Load:
 
     @property
     def failures(self) -> list[Outcome]:
-        """All that was not answered with a mask."""
+        """The requests that got no mask."""
         return [outcome for outcome in self.outcomes if outcome.what != "200"]
-
-    @property
-    def models(self) -> Counter[str | None]:
-        """How many each version answered."""
-        return Counter(outcome.model for outcome in self.outcomes if outcome.what == "200")
 
     @property
     def outage_s(self) -> float:
@@ -93,7 +88,10 @@ class Load:
                 start_s = time.monotonic()
                 try:
                     answer = client.post(self.url, files={"file": ("street.jpg", self.picture, "image/jpeg")})
-                    what, model = str(answer.status_code), answer.headers.get("X-Model-Version")
+                    what = str(answer.status_code)
                 except httpx.HTTPError as error:
-                    what, model = type(error).__name__, None
-                self.outcomes.append(Outcome(start_s, time.monotonic() - start_s, what, model))
+                    what = type(error).__name__
+                else:
+                    if answer.is_success:
+                        self.masks[answer.headers["X-Model-Name"]].add(answer.content)
+                self.outcomes.append(Outcome(start_s, time.monotonic() - start_s, what))

@@ -1,4 +1,4 @@
-"""What the cluster needs before the chart: images, operator, ingress controller, S3, Redis, Secrets and a dataset."""
+"""What the cluster needs before the chart: images, operator, ingress controller, S3, Redis, Secrets and files."""
 
 import base64
 import io
@@ -38,7 +38,7 @@ READY_TIMEOUT_S = 600  # generous: the machine may be small and busy
 
 @dataclass(frozen=True)
 class Keys:
-    """What opens the parts of the cluster under test, in the order of ENTRIES."""
+    """The secrets of the cluster under test, in the order of ENTRIES."""
 
     api: str
     ray: str
@@ -48,18 +48,18 @@ class Keys:
 
     @classmethod
     def of_cluster(cls) -> "Keys":
-        """Those that the cluster has from a journey before, else new ones."""
+        """The keys that an earlier journey left in the cluster, else new ones."""
         found = kube.get("secrets", f"--namespace={NAMESPACE}")["items"]
         known = {name: base64.b64decode(v).decode() for secret in found for name, v in secret.get("data", {}).items()}
         return cls(*(known.get(entry) or secrets.token_hex(16) for entry in ENTRIES))
 
     def of_secret(self, *entries: str) -> dict[str, str]:
-        """Entries of a Secret."""
+        """Some entries, as a Secret holds them."""
         return {entry: value for entry, value in zip(ENTRIES, astuple(self), strict=True) if entry in entries}
 
 
 def load_images(tag: str, *names: str) -> str:
-    """Build our images and bring them into the cluster; what `ci/images` says of their sizes."""
+    """Build our images and bring them into the cluster; the output of `ci/images`, which has their sizes."""
     with tempfile.TemporaryDirectory(prefix=ARCHIVES_PREFIX) as folder:
         told = run(ROOT / "ci/images", "--tag", tag, "--archive", folder, *names)
         for name in names:
@@ -77,12 +77,11 @@ def load_archive(archive: Path) -> None:
     archive.unlink()
 
 
-def load_helper_images() -> None:
-    """Make the images of others under the names that their manifests give, from the same programs.
+def load_helper_images(everything: bool) -> None:
+    """Build third-party images from the same programs, under the names in the manifests.
 
-    Only for the one-node cluster, which can pull nothing.
+    Only for the one-node cluster, which cannot pull images. Redis and Prometheus are for `everything` only.
     """
-    run(ROOT / "ci/tools/install", "prometheus")
     tools, wheels = ROOT / ".tools/bin", ROOT / ".venv/dev/bin"
     operator = "FROM scratch\nCOPY ray-operator /manager\nUSER 65532\n"
     single = "FROM {base}\nCOPY {program} /usr/local/bin/{program}\nENV PATH=/usr/local/bin:/usr/bin:/bin\n"
@@ -91,24 +90,17 @@ def load_helper_images() -> None:
         f"FROM {base}\nRUN apt-get update && apt-get install --yes --no-install-recommends redis-server "
         "&& rm -rf /var/lib/apt/lists/*\n"
     )
-    image_of = {
-        part: next(line.split("image:")[1].strip() for line in text.splitlines() if "image:" in line)
-        for part, text in (
-            ("traefik", (HERE / "traefik.yaml").read_text()),
-            ("weed", (ROOT / "k8s/dev-s3.yaml").read_text()),
-            ("redis", (ROOT / "k8s/dev-redis.yaml").read_text()),
-            ("prometheus", (ROOT / "k8s/dev-prometheus.yaml").read_text()),
-        )
-    }
-    # Traefik's arguments are those of its image's entry point.
+    # The arguments of Traefik are those for the entry point of its image.
     traefik = single.format(base="scratch", program="traefik") + 'ENTRYPOINT ["/usr/local/bin/traefik"]\n'
     recipes: dict[str, tuple[str, Path | None]] = {
         _operator_image(): (operator, tools / "ray-operator"),
-        image_of["traefik"]: (traefik, wheels / "traefik"),
-        image_of["weed"]: (single.format(base="scratch", program="weed"), wheels / "weed"),
-        image_of["redis"]: (redis, None),
-        image_of["prometheus"]: (single.format(base="scratch", program="prometheus"), tools / "prometheus"),
+        _image_in(HERE / "traefik.yaml"): (traefik, wheels / "traefik"),
+        _image_in(ROOT / "k8s/dev-s3.yaml"): (single.format(base="scratch", program="weed"), wheels / "weed"),
     }
+    if everything:
+        prometheus = single.format(base="scratch", program="prometheus")
+        recipes[_image_in(ROOT / "k8s/dev-redis.yaml")] = (redis, None)
+        recipes[_image_in(ROOT / "k8s/dev-prometheus.yaml")] = (prometheus, tools / "prometheus")
     for name, (recipe, program) in recipes.items():
         with tempfile.TemporaryDirectory(prefix=ARCHIVES_PREFIX) as context:
             if program:
@@ -120,13 +112,17 @@ def load_helper_images() -> None:
             load_archive(archive)
 
 
+def _image_in(manifest: Path) -> str:
+    return next(line.split("image:")[1].strip() for line in manifest.read_text().splitlines() if "image:" in line)
+
+
 def module_folder(tools: str, module: str) -> Path:
-    """Where the files of a Go module are, at the version that a set of ci/tools pins."""
+    """The folder of a Go module at the version that a set in ci/tools pins."""
     return Path(run(ROOT / "ci/tools/module", tools, module).strip())
 
 
 def _operator_manifests() -> Path:
-    return module_folder("kuberay", "github.com/ray-project/kuberay/ray-operator") / "config"
+    return module_folder("kubernetes", "github.com/ray-project/kuberay/ray-operator") / "config"
 
 
 def _operator_image() -> str:
@@ -135,13 +131,13 @@ def _operator_image() -> str:
 
 
 def install_operator() -> None:
-    """KubeRay's own manifests, from its pinned module, in a namespace of its own."""
+    """Install the operator from the manifests in its pinned module."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(_operator_manifests(), Path(folder) / "config")
         overlay = {
             "namespace": OPERATOR_NAMESPACE,
             "resources": ["namespace.yaml", "config/default"],
-            # Its limit of a tenth of a CPU is for clusters that have little else to do at the moment.
+            # Its limit of a tenth of a CPU makes it slow while much happens at once.
             "patches": [
                 {
                     "target": {"kind": "Deployment"},
@@ -152,10 +148,10 @@ def install_operator() -> None:
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR_NAMESPACE}}
         (Path(folder) / "namespace.yaml").write_text(json.dumps(namespace))
         (Path(folder) / "kustomization.yaml").write_text(json.dumps(overlay))
-        # By the server: the definitions are too large for the note that apply leaves otherwise.
+        # On the server: the definitions are too large for the annotation that a client-side apply writes.
         kubectl("apply", "--server-side", f"--kustomize={folder}")
     definitions = ("crd/rayservices.ray.io", "crd/rayclusters.ray.io")
-    # kubectl's own waiting fails where a definition is so new that it has no conditions yet; then it is asked again.
+    # kubectl wait fails on a definition so new that it has no conditions yet, so ask again.
     kube.wait_until(
         "KubeRay's definitions",
         lambda: kubectl("wait", "--for=condition=Established", *definitions, "--timeout=5s"),
@@ -164,8 +160,8 @@ def install_operator() -> None:
     kubectl("rollout", "status", "deployment/kuberay-operator", f"--namespace={OPERATOR_NAMESPACE}", "--timeout=300s")
 
 
-def install_services(keys: Keys) -> None:
-    """A namespace that takes only restricted pods, Secrets, S3 and Redis in it, and Traefik beside it."""
+def install_services(keys: Keys, everything: bool) -> None:
+    """Install Secrets, S3 and, if everything, Redis in a namespace for restricted pods, and Traefik in another."""
     definitions = module_folder("gateway", "sigs.k8s.io/gateway-api") / "config/crd"
     kubectl("apply", "--server-side", f"--kustomize={definitions}")
     kubectl("apply", f"--filename={HERE / 'traefik.yaml'}")
@@ -183,15 +179,16 @@ def install_services(keys: Keys) -> None:
             for n, data in entries.items()
         )
     )
-    for name in ("dev-s3", "dev-redis"):
+    services = {"dev-s3": "seaweedfs"} | ({"dev-redis": "redis"} if everything else {})
+    for name in services:
         kubectl("apply", f"--namespace={NAMESPACE}", f"--filename={ROOT / 'k8s' / name}.yaml")
-    for deployment in ("seaweedfs", "redis"):
+    for deployment in services.values():
         _wait_for_deployment(NAMESPACE, deployment)
     _wait_for_deployment("traefik", "traefik")
 
 
 def install_prometheus(release: str) -> None:
-    """Prometheus in a namespace of its own, with the rules of a release."""
+    """Install Prometheus in its own namespace, with the rules of a release."""
     kubectl("apply", f"--filename={ROOT / 'k8s/dev-prometheus.yaml'}")
     values = yaml.safe_load((ROOT / "helm/roadseg/values.yaml").read_text())["monitoring"]["rules"]
     kube.apply(
@@ -202,7 +199,7 @@ def install_prometheus(release: str) -> None:
             "data": {"rules.yaml": rules(NAMESPACE, release, values)},
         }
     )
-    # One that was there before read its rules when it started.
+    # One from an earlier journey read its rules when it started.
     kubectl("rollout", "restart", "deployment/prometheus", f"--namespace={MONITORING_NAMESPACE}")
     _wait_for_deployment(MONITORING_NAMESPACE, "prometheus")
 
@@ -212,7 +209,7 @@ def _wait_for_deployment(namespace: str, name: str) -> None:
 
 
 def s3_client(keys: Keys, port: int) -> S3Client:
-    """The cluster's S3, at a forwarded port."""
+    """A client for the S3 server of the cluster at a forwarded port."""
     return boto3.client(
         "s3",
         endpoint_url=f"http://127.0.0.1:{port}",
@@ -224,7 +221,7 @@ def s3_client(keys: Keys, port: int) -> S3Client:
 
 
 def write_dataset(root: Path) -> None:
-    """Streets drawn by code, in CamVid's form: enough to see a training do its work."""
+    """Write drawn streets in the layout of CamVid: enough for a short training."""
     street = Scene(cars=((3.1, 12.0),))
     for part, drives in (("train", DRIVES), ("val", ("0016E5",))):
         for folder in (root / part, root / f"{part}annot"):
@@ -239,20 +236,26 @@ def write_dataset(root: Path) -> None:
                 Image.fromarray(label_HW).save(root / f"{part}annot" / f"{drive}_{i:05d}.png")
 
 
-def put_dataset(keys: Keys) -> None:
-    """The dataset at s3://road/CamVid."""
-    with tempfile.TemporaryDirectory() as folder, kube.forwarded(NAMESPACE, "seaweedfs", 8333) as port:
-        write_dataset(Path(folder))
+def put_files(keys: Keys, folder: Path) -> None:
+    """Copy all files in a folder to the bucket, under their paths in the folder."""
+    with kube.forwarded(NAMESPACE, "seaweedfs", 8333) as port:
         client = s3_client(keys, port)
-        with suppress(client.exceptions.BucketAlreadyOwnedByYou):  # from a journey before
+        with suppress(client.exceptions.BucketAlreadyOwnedByYou):  # from an earlier journey
             client.create_bucket(Bucket=BUCKET)
-        for path in sorted(Path(folder).rglob("*.png")):
-            client.upload_file(str(path), BUCKET, f"CamVid/{path.relative_to(folder).as_posix()}")
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            client.upload_file(str(path), BUCKET, path.relative_to(folder).as_posix())
+
+
+def get_files(keys: Keys, prefix: str, folder: Path) -> None:
+    """Copy the files directly under a prefix in the bucket to a folder."""
+    with kube.forwarded(NAMESPACE, "seaweedfs", 8333) as port:
+        client = s3_client(keys, port)
+        for item in client.list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/").get("Contents", []):
+            client.download_file(BUCKET, item["Key"], str(folder / Path(item["Key"]).name))
 
 
 def local_mask(picture: bytes, model: str = "bundled:small") -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    """What the same model finds without a cluster: mask_HW, 255 is road."""
+    """The mask of the same model outside the cluster: mask_HW, uint8, 255 is road."""
     command = [str(Path(sys.executable).with_name("roadseg-serve")), "segment", "-", "--model", model]
     done = subprocess.run(command, input=picture, capture_output=True, check=True)
-
     return np.asarray(Image.open(io.BytesIO(done.stdout)))

@@ -1,7 +1,7 @@
-"""Every question that dashboards and rules ask, put to a real Prometheus: each must find something.
+"""Every query of the dashboards and rules, sent to a real Prometheus: each must find something.
 
-An alert that does not fire finds nothing, and `a or b` hides a missing `a`: so every series that a question names is
-looked for by itself, and then the answers of panels and recorded rules as a whole.
+An alert that does not fire finds nothing, and `a or b` hides a missing `a`. So every series in a query is looked for by
+itself first, and then the queries of panels and recording rules as a whole.
 """
 
 import json
@@ -22,7 +22,7 @@ CHART = Path(__file__).parents[2] / "helm" / "roadseg"
 DASHBOARDS = sorted((CHART / "files" / "dashboards").glob("*.json"))
 SELECTOR = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)\{([^}]*)\}")
 
-# What may find nothing, as regular expressions of a series, and why.
+# Series that may be missing, as regular expressions, and why.
 NO_GPU = {r"ray_node_(gpus|gram)_": "the machine has no GPU"}
 NO_FAILURE = {
     r'status_code=~"5\.\."': "no upload failed",
@@ -37,7 +37,7 @@ class Question:
     Attributes:
         where: dashboard and panel, or rule.
         expression: PromQL.
-        answered: whether it has an answer when all is well.
+        answered: whether it finds something while nothing is wrong.
     """
 
     where: str
@@ -46,17 +46,17 @@ class Question:
 
     @property
     def series(self) -> list[str]:
-        """The series that it names."""
+        """The series in it."""
         return [f"{name}{{{labels}}}" for name, labels in SELECTOR.findall(self.expression)]
 
 
 def panels(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """All panels that ask something."""
+    """The panels that have queries."""
     return (panel for panel in dashboard["panels"] if panel["type"] != "row")
 
 
 def dashboard_questions(path: Path, variables: Mapping[str, str]) -> Iterator[Question]:
-    """What a dashboard asks, with values for its variables; those that offer the variables' values too."""
+    """The queries of a dashboard and of its variables, with values for the variables."""
     dashboard = json.loads(path.read_text())
     for variable in dashboard["templating"]["list"]:
         if match := re.fullmatch(r"label_values\((.*), (\w+)\)", str(variable["query"])):
@@ -68,14 +68,14 @@ def dashboard_questions(path: Path, variables: Mapping[str, str]) -> Iterator[Qu
 
 
 def filled(expression: str, variables: Mapping[str, str]) -> str:
-    """An expression with values for its variables."""
+    """An expression with its variables replaced."""
     for name, value in variables.items():
         expression = expression.replace(f"${name}", value)
     return expression
 
 
 def rule_questions(namespace: str, release: str) -> Iterator[Question]:
-    """What the rules ask, with the chart's own values."""
+    """The queries of the rules, with the default values of the chart."""
     values = yaml.safe_load((CHART / "values.yaml").read_text())["monitoring"]["rules"]
     for group in yaml.safe_load(rules(namespace, release, values))["groups"]:
         for rule in group["rules"]:
@@ -85,15 +85,15 @@ def rule_questions(namespace: str, release: str) -> Iterator[Question]:
 def every_query(
     url: str, namespace: str, release: str, *, may_be_empty: Mapping[str, str], over_s: float = 1800, step_s: float = 15
 ) -> list[str]:
-    """The questions that found nothing in the last `over_s` seconds, each with where it is asked; none if all is well.
+    """The queries that found nothing in the last `over_s` seconds, each with its place; empty if all is well.
 
     Args:
         url: of Prometheus.
         namespace: of the release.
         release: its name.
         may_be_empty: regular expressions of series that may be missing, and why.
-        over_s: how far to look back, as a dashboard does.
-        step_s: between two moments that are looked at.
+        over_s: how far to look back.
+        step_s: between two evaluations.
     """
     window = f"{max(60, 4 * step_s):.0f}s"
     variables = {"namespace": namespace, "release": release, "run": ".+", "__rate_interval": window}

@@ -1,4 +1,4 @@
-"""A release: images and chart pushed to a real OCI registry, and found there."""
+"""A release: push image and chart to a real OCI registry, and find them there."""
 
 import subprocess
 import tempfile
@@ -20,7 +20,7 @@ REPOSITORY = "vision/roadseg"
 
 @contextmanager
 def running_registry() -> Iterator[str]:
-    """An empty registry that speaks HTTP on loopback; its address."""
+    """The address of an empty registry that serves HTTP on loopback."""
     (port,) = free_ports(1)
     with tempfile.TemporaryDirectory() as folder:
         words = ["crane", "registry", "serve", "--address", f"127.0.0.1:{port}", "--disk", folder]
@@ -40,10 +40,10 @@ def _answers(port: int) -> bool:
 
 
 def release_and_find() -> float:
-    """Release the serve image and the chart, and find what the chart's pods would pull; how many seconds that took.
+    """Release the serve image and the chart, and find what the pods would pull; the seconds that pushing took.
 
     Raises:
-        KubeError: a commit without its tag was released, or what was pushed is not there.
+        KubeError: a commit without its tag was released, or image or chart is missing.
     """
     with tempfile.TemporaryDirectory() as folder, running_registry() as address:
         checkout = Path(folder) / "roadseg"

@@ -1,4 +1,4 @@
-// The process that holds a pod's namespaces: it does nothing, and reaps what is orphaned in the pod.
+// The process that keeps the namespaces of a pod open: it only waits and reaps orphaned processes.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// No program is built of it: its definitions of Gateway and HTTPRoute are what ci/chart checks by and what the cluster under test gets.
+// Nothing is built from this: ci/chart checks against its definitions of Gateway and HTTPRoute, and the journey installs them.
 module roadseg.example/tools/gateway
 
 go 1.26.8

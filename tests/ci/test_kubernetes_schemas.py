@@ -26,7 +26,7 @@ SCHEMA = {
         {"port": 80, "parts": [{"name": "a"}], "open": {"any": "thing"}},
     ],
 )
-def test_takes_what_an_api_server_takes(item: object) -> None:
+def test_accepts_what_an_api_server_accepts(item: object) -> None:
     jsonschema.validate(item, strict(SCHEMA))
 
 
@@ -40,12 +40,12 @@ def test_takes_what_an_api_server_takes(item: object) -> None:
         {"port": 80, "labels": {"a": 1}},
     ],
 )
-def test_refuses_what_it_refuses_or_drops(item: object) -> None:
+def test_refuses_what_an_api_server_refuses_or_drops(item: object) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(item, strict(SCHEMA))
 
 
-def test_references_lead_to_the_file_of_all_definitions() -> None:
+def test_references_point_to_the_file_of_all_definitions() -> None:
     assert strict({"$ref": "#/definitions/a.b.Pod"}) == {"$ref": "definitions.json#/definitions/a.b.Pod"}
 
 
