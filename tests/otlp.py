@@ -44,14 +44,19 @@ class Collector(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.spans: list[Span] = []
 
     def of_trace(self, trace_id: str) -> dict[str, Span]:
         """The spans of one trace, by their ids."""
         return {span.span_id: span for span in list(self.spans) if span.trace_id == trace_id}
+
+    def end(self) -> None:
+        """Stop listening; connections are refused from then on."""
+        self.shutdown()
+        self.server_close()
 
     def take(self, request: ExportTraceServiceRequest) -> None:
         for resource in request.resource_spans:
@@ -92,15 +97,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def collect() -> Iterator[Collector]:
-    """A collector on loopback, as long as the block lasts."""
-    with Collector() as collector:
+def collect(port: int = 0) -> Iterator[Collector]:
+    """A collector on loopback, as long as the block lasts or until it is ended; port 0 is any free one."""
+    with Collector(port) as collector:
         thread = threading.Thread(target=collector.serve_forever)
         thread.start()
         try:
             yield collector
         finally:
-            collector.shutdown()
+            collector.end()
             thread.join()
 
 

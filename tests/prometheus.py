@@ -1,5 +1,6 @@
 """A real Prometheus that scrapes what a test names, and what can be asked of one."""
 
+import functools
 import json
 import subprocess
 import time
@@ -88,7 +89,13 @@ class Prometheus:
 
 def ask(url: str, path: str, **parameters: str | float) -> Any:
     """What /api/v1/PATH of a Prometheus answers."""
-    answer = httpx.get(f"{url}/api/v1/{path}", params=parameters, timeout=60)
+    answer = _client().get(f"{url}/api/v1/{path}", params=parameters)
     body = json.loads(answer.content)
     assert body["status"] == "success", f"{parameters}: {body}"
     return body["data"]
+
+
+@functools.cache
+def _client() -> httpx.Client:
+    """One for all questions: it takes a while to make one, and there are hundreds."""
+    return httpx.Client(timeout=60)

@@ -1,6 +1,7 @@
 """A Ray of one machine that takes Serve configs over HTTP, as a cluster's head does; it ends with its standard input.
 
-Started as `python ray_head.py PORT`, where PORT is the one that configs are put to.
+Started as `python ray_head.py PORT`, where PORT is the one that configs are put to. Once Ray has started, it prints
+its address and the port of its metrics in one line.
 """
 
 import sys
@@ -17,7 +18,8 @@ def main() -> None:
         dashboard_port=int(sys.argv[1]),
         log_to_driver=False,
     )
-    print("ready", flush=True)
+    (node,) = ray.nodes()
+    print("ready", ray.get_runtime_context().gcs_address, node["MetricsExportPort"], flush=True)
     sys.stdin.read()
     ray.shutdown()
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -13,23 +14,26 @@ import pytest
 from PIL import Image
 
 from roadseg_serve.models import artefact
-from tests.server import ROOT, StartServer
+from tests.server import ROOT, Server, StartServer
 
 ROAD, VOID = 3, 11  # CamVid labels in the 11-class set
 
 
 @pytest.fixture(scope="module", params=artefact.BUNDLED)
 def key(request: pytest.FixtureRequest) -> str:
-    """`small` is what is served where nothing is said."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def client(start_server: StartServer, key: str) -> Iterator[httpx.Client]:
-    with start_server(*([] if key == "small" else ["--model", f"bundled:{key}"])) as server:
-        server.wait_until_ready()
-        with httpx.Client(base_url=server.url, timeout=120) as http:
-            yield http
+def client(start_server: StartServer, key: str, bundled_server: Server, bundled_keys: Path) -> Iterator[httpx.Client]:
+    """`small` is shared with others and asks for a key; `full` is started as people start it, without any settings."""
+    with ExitStack() as stack:
+        server = bundled_server
+        if key == "full":
+            server = stack.enter_context(start_server("--model", "bundled:full"))
+            server.wait_until_ready()
+        headers = {"X-API-Key": bundled_keys.read_text()}
+        yield stack.enter_context(httpx.Client(base_url=server.url, headers=headers, timeout=120))
 
 
 def test_it_names_itself(client: httpx.Client, key: str) -> None:
@@ -37,11 +41,11 @@ def test_it_names_itself(client: httpx.Client, key: str) -> None:
     assert f"{health['model']}/{health['version']}" == artefact.BUNDLED[key]
 
 
-def test_it_passes_the_test_of_the_chart(client: httpx.Client) -> None:
-    upload = ROOT / "helm" / "roadseg" / "files" / "upload.py"
-    done = subprocess.run(
-        [sys.executable, upload, str(client.base_url).rstrip("/")], capture_output=True, text=True, check=False
-    )
+def test_it_passes_the_test_of_the_chart(client: httpx.Client, bundled_keys: Path) -> None:
+    program = ROOT / "helm" / "roadseg" / "files" / "upload.py"
+    command = [sys.executable, str(program), str(client.base_url).rstrip("/")]
+    env = os.environ | {"API_KEYS_FILE": str(bundled_keys)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr
 
 

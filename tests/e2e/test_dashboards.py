@@ -1,14 +1,11 @@
 """Nothing shows "No data": a real server and a training, and a real Prometheus that is asked what dashboards ask."""
 
 import os
-import shutil
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import pytest
@@ -17,17 +14,19 @@ import yaml
 from helm.rules import rules
 from tests.cluster.prepare import write_dataset
 from tests.cluster.queries import CHART, NO_FAILURE, NO_GPU, every_query
-from tests.e2e.uploads import WHOLE
+from tests.e2e.head import Head
 from tests.prometheus import Prometheus, ask
-from tests.server import ROOT, Server, StartServer, free_port
-from tests.wire import wait_until
+from tests.server import ROOT, Server
+from tests.uploads import WHOLE
+
+pytestmark = pytest.mark.parametrize("form", ["staged"], indirect=True, scope="session")  # as on a cluster
 
 NAMESPACE, RELEASE = "here", "road"
 PYTHON_DATA_PLANE = {r"^haproxy_": "ci/serve has Ray's Python proxy"}
 UPLOAD_EVERY_S = 0.2
 NUM_STEPS, CHECKPOINT_EVERY = 100_000, 5  # more than there is time for
-# Ray exports every ten seconds; a rate needs two exports, and a training has to start meanwhile.
-LOAD_TIMEOUT_S, LOOK_EVERY_S = 480, 5
+# A rate needs two exports, and a training has to start meanwhile.
+LOAD_TIMEOUT_S, LOOK_EVERY_S = 480, 2
 
 
 def labels(component: str) -> dict[str, str]:
@@ -36,63 +35,33 @@ def labels(component: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def metric_ports() -> Iterator[dict[str, int]]:
-    """Where the autoscaler and the dashboard of the server's Ray tell theirs: not where another Ray does."""
-    ports = {"AUTOSCALER_METRIC_PORT": free_port(), "DASHBOARD_METRIC_PORT": free_port()}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, port in ports.items():
-            patch.setenv(name, str(port))
-        yield ports
-
-
-@pytest.fixture(scope="module")
-def server(
-    metric_ports: dict[str, int],
-    start_server: StartServer,
-    red_artefact: Path,
-) -> Iterator[Server]:
-    """The staged graph, its model autoscaled, as on a cluster."""
-    assert metric_ports
-    scaled = {"autoscaling_config": {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 8}}
-    settings = {"model": str(red_artefact), "form": "staged", "predict": scaled}
-    with start_server(settings=settings) as server:
-        server.wait_until_ready()
-        yield server
-
-
-@pytest.fixture(scope="module")
-def training_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Where the node of a training tells its metrics; it trains until the end of the module."""
+def training(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A training that goes on until the end of the module."""
     folder = tmp_path_factory.mktemp("training")
     write_dataset(folder / "CamVid")
-    ray_folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # short: its sockets are in it
     command = [str(ROOT / ".venv/dev/bin/roadseg-train"), "fit", "--data", str(folder / "CamVid")]
     command += ["--run", str(folder / "runs/first"), "--steps", str(NUM_STEPS)]
     command += ["--checkpoint-every", str(CHECKPOINT_EVERY)]
     command += ["--workers", "1", "--cpus-per-worker", "1", "--loaders", "0"]
-    environment = os.environ | {"RAY_TMPDIR": str(ray_folder)}
-    environment |= {"AUTOSCALER_METRIC_PORT": str(free_port()), "DASHBOARD_METRIC_PORT": str(free_port())}
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, env=os.environ | dict(head.env), stdout=log, stderr=subprocess.STDOUT)
     try:
-        wait_until(lambda: any(ray_folder.glob("ray/session_2*/metrics_export_port_*")))
-        (port_file,) = ray_folder.glob("ray/session_2*/metrics_export_port_*")
-        yield int(port_file.read_text())
+        yield
         assert process.poll() is None, (folder / "log").read_text()
     finally:
         process.terminate()
         process.wait(120)
-        shutil.rmtree(ray_folder)
 
 
 @pytest.fixture(scope="module")
 def prometheus(
-    server: Server, training_port: int, metric_ports: dict[str, int], tmp_path_factory: pytest.TempPathFactory
+    server: Server, head: Head, training: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Prometheus]:
     """It scrapes both, and has the rules of the chart."""
+    assert training is None
     (port_file,) = server.session().glob("metrics_export_port_*")
-    ports = {int(port_file.read_text()): "serve-head", training_port: "train-head"}
-    ports |= dict.fromkeys(metric_ports.values(), "serve-head")
+    ports = {int(port_file.read_text()): "serve-head", head.metrics_port: "train-head"}
+    ports |= dict.fromkeys(server.ray_ports, "serve-head")
     values = yaml.safe_load((CHART / "values.yaml").read_text())["monitoring"]["rules"]
     values["latencyThresholdMs"] = 10_000  # how fast this machine is at the moment is not asked
     process = Prometheus(

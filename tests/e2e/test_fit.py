@@ -18,16 +18,19 @@ from PIL import Image
 
 from roadseg_train.fit import checkpoint
 from roadseg_train.storage.path import StoragePath, storage_path
+from tests.e2e.head import BIRTHMARK as HEAD_BIRTHMARK
+from tests.e2e.head import Head
 from tests.seaweed import BUCKET, Seaweed
+from tests.server import processes
 
 TIMEOUT_S = 300
-OUTAGE_S = 30
+OUTAGE_S = 10
 NUM_STEPS, CHECKPOINT_EVERY_STEPS = 60, 10
-BIRTHMARK = "ROADSEG_TEST_FIT"  # every process of a run inherits it
+FIT_BIRTHMARK = "ROADSEG_TEST_FIT"  # every process of a run inherits it
 
 
 class Fit:
-    """One `roadseg-train fit`, with its own Ray unless it is told of another.
+    """One `roadseg-train fit`.
 
     Attributes:
         run: the place of its run.
@@ -35,20 +38,29 @@ class Fit:
         log: all that it prints.
     """
 
-    def __init__(self, data: Path | StoragePath, run: Path | StoragePath, log: Path, *options: str | int) -> None:
+    def __init__(
+        self,
+        data: Path | StoragePath,
+        run: Path | StoragePath,
+        log: Path,
+        *options: str | int,
+        head: Head | None = None,
+    ) -> None:
+        """Start it; with workers it uses the given Ray, or starts its own."""
         self.run, self.log = storage_path(str(run)), log
-        self._birthmark = uuid.uuid4().hex
+        own = uuid.uuid4().hex
+        self._birthmark = (FIT_BIRTHMARK, own) if head is None else (HEAD_BIRTHMARK, head.birthmark)
         program = (sys.executable, "-m", "roadseg_train")
         words = ("fit", "--data", data, "--run", run, "--preset", "tiny", "--steps", NUM_STEPS, "--cpus-per-worker", 1)
         often = ("--checkpoint-every", CHECKPOINT_EVERY_STEPS)
         # One thread each, so that every run adds up in the same order.
-        settings = {"OMP_NUM_THREADS": "1", "ROADSEG_CACHE": str(log.parent / "cache")}
+        settings = {"OMP_NUM_THREADS": "1", "ROADSEG_CACHE": str(log.parent / "cache"), FIT_BIRTHMARK: own}
         with self.log.open("wb") as stream:
             self.process = subprocess.Popen(
                 [*program, *map(str, (*words, *often, *options))],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env=os.environ | settings | {BIRTHMARK: self._birthmark},
+                env=os.environ | settings | (dict(head.env) if head else {}),
                 start_new_session=True,
             )
 
@@ -70,14 +82,11 @@ class Fit:
 
     def workers(self) -> list[int]:
         """Process ids of its Ray Train workers, without the loaders that are forked from them."""
-        mark, parents = f"{BIRTHMARK}={self._birthmark}".encode(), {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                ours = mark in (folder / "environ").read_bytes().split(b"\0")
-                if ours and b"RayTrainWorker" in (folder / "cmdline").read_bytes():
-                    parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:  # it ended meanwhile, or is another user's
-                continue
+        parents = {
+            pid: int(status.partition("\nPPid:")[2].split()[0])
+            for pid, command, status in processes(*self._birthmark)
+            if "RayTrainWorker" in command
+        }
         return sorted(worker for worker, parent in parents.items() if parent not in parents)
 
     def end(self) -> None:
@@ -92,8 +101,10 @@ def fit(stripes: Path, tmp_path: Path) -> Iterator[Callable[..., Fit]]:
     """Start fits on the striped pictures; none outlives the test."""
     started: list[Fit] = []
 
-    def start(run: Path | StoragePath, *options: str | int, data: Path | StoragePath = stripes) -> Fit:
-        started.append(Fit(data, run, tmp_path / f"{len(started)}.log", *options))
+    def start(
+        run: Path | StoragePath, *options: str | int, data: Path | StoragePath = stripes, head: Head | None = None
+    ) -> Fit:
+        started.append(Fit(data, run, tmp_path / f"{len(started)}.log", *options, head=head))
         return started[-1]
 
     yield start
@@ -144,7 +155,7 @@ def saved_when_stopped(stopped: Fit, code: int) -> int:
 
 
 def test_a_run_survives_whatever_ends_its_processes(
-    tmp_path: Path, fit: Callable[..., Fit], undisturbed: dict[str, torch.Tensor]
+    tmp_path: Path, fit: Callable[..., Fit], undisturbed: dict[str, torch.Tensor], head: Head
 ) -> None:
     here = fit(tmp_path / "run", "--workers", 0)
     here.wait_for_step(10)
@@ -152,7 +163,7 @@ def test_a_run_survives_whatever_ends_its_processes(
     step = saved_when_stopped(here, 143)
     assert 10 <= step < NUM_STEPS
 
-    killed = fit(tmp_path / "run", "--workers", 1)
+    killed = fit(tmp_path / "run", "--workers", 1)  # with a Ray of its own, which dies with it
     killed.wait_for_step(step + 1)
     (worker,) = killed.workers()
     os.kill(worker, signal.SIGKILL)
@@ -164,7 +175,7 @@ def test_a_run_survives_whatever_ends_its_processes(
     killed.process.wait()
     step = checkpoint.newest_step(killed.run)
 
-    stopped = fit(tmp_path / "run", "--workers", 1)
+    stopped = fit(tmp_path / "run", "--workers", 1, head=head)
     stopped.wait_for(lambda: f"/{NUM_STEPS}: loss" in stopped.log.read_text())
     os.kill(stopped.process.pid, signal.SIGTERM)  # the driver alone, as a job manager does
     assert step < saved_when_stopped(stopped, 143) < NUM_STEPS
@@ -175,8 +186,10 @@ def test_a_run_survives_whatever_ends_its_processes(
     torch.testing.assert_close(average(tmp_path / "run"), undisturbed, rtol=0, atol=0)
 
 
-def test_workers_share_the_batches_and_are_replaced_when_one_dies(tmp_path: Path, fit: Callable[..., Fit]) -> None:
-    run = fit(tmp_path / "run", "--workers", "1:2")
+def test_workers_share_the_batches_and_are_replaced_when_one_dies(
+    tmp_path: Path, fit: Callable[..., Fit], head: Head
+) -> None:
+    run = fit(tmp_path / "run", "--workers", "1:2", head=head)
     run.wait_for_step(10)
     assert len(run.workers()) == 2
     os.kill(run.workers()[-1], signal.SIGKILL)
@@ -190,13 +203,15 @@ def test_workers_share_the_batches_and_are_replaced_when_one_dies(tmp_path: Path
     assert summary["last_heldout"]["road_iou"] > 0.8
 
 
-def test_a_fault_in_a_worker_is_told_in_one_line(tmp_path: Path, stripes: Path, fit: Callable[..., Fit]) -> None:
+def test_a_fault_in_a_worker_is_told_in_one_line(
+    tmp_path: Path, stripes: Path, fit: Callable[..., Fit], head: Head
+) -> None:
     data = tmp_path / "data"
     shutil.copytree(stripes, data)
     broken = data / "train" / "0001TP_00003.png"
-    run = fit(tmp_path / "run", "--workers", 1, data=data)
+    run = fit(tmp_path / "run", "--workers", 1, data=data, head=head)
     run.wait_for((tmp_path / "run" / "run.json").exists)
-    # The check has passed and Ray is yet to start: now the file is damaged, and it is a worker that finds out.
+    # The check has passed and the workers are yet to start: now the file is damaged, and it is a worker that finds out.
     broken.write_bytes(broken.read_bytes()[:1000])
     assert run.wait() == 1
     text = run.log.read_text()
@@ -205,25 +220,25 @@ def test_a_fault_in_a_worker_is_told_in_one_line(tmp_path: Path, stripes: Path, 
 
 
 def test_an_outage_of_s3_and_a_checkpoint_cut_short_lose_nothing(
-    stripes: Path, fit: Callable[..., Fit], undisturbed: dict[str, torch.Tensor], seaweed: Seaweed
+    stripes: Path, fit: Callable[..., Fit], undisturbed: dict[str, torch.Tensor], seaweed: Seaweed, head: Head
 ) -> None:
     seaweed.put_folder(stripes, "fit/data")
     run, newest = storage_path(f"s3://{BUCKET}/fit/run"), f"fit/run/{checkpoint.folder_name(NUM_STEPS)}"
-    driver = fit(run, "--workers", 1, data=storage_path(f"s3://{BUCKET}/fit/data"))
+    driver = fit(run, "--workers", 1, data=storage_path(f"s3://{BUCKET}/fit/data"), head=head)
     try:
         driver.wait_for_step(10)
         seaweed.kill()
-        time.sleep(OUTAGE_S)
+        driver.wait_for(lambda: "does not answer for s3://" in driver.log.read_text())
+        time.sleep(OUTAGE_S)  # several more attempts
         assert driver.process.poll() is None, driver.log.read_text()
     finally:
         seaweed.start()
     assert driver.wait() == 0, driver.log.read_text()
-    assert "does not answer for s3://" in driver.log.read_text()
     torch.testing.assert_close(average(run), undisturbed, rtol=0, atol=0)
     assert "fit/run/.validate_storage_marker" in seaweed.keys("fit/run/")  # Ray's own storage is there too
 
     seaweed.put(f"{newest}/{checkpoint.STATE}", seaweed.get(f"{newest}/{checkpoint.STATE}")[:-1000])
-    resumed = fit(run, "--workers", 1, data=storage_path(f"s3://{BUCKET}/fit/data"))
+    resumed = fit(run, "--workers", 0, data=storage_path(f"s3://{BUCKET}/fit/data"))
     assert resumed.wait() == 0, resumed.log.read_text()
     assert f"{checkpoint.folder_name(NUM_STEPS)} was cut short and is not used" in resumed.log.read_text()
     torch.testing.assert_close(average(run), undisturbed, rtol=0, atol=0)

@@ -13,8 +13,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from tests.e2e.uploads import WHOLE
 from tests.server import Server, StartServer
+from tests.uploads import WHOLE
 
 FIRST, SECOND = {"Authorization": "Bearer of-june"}, {"X-API-Key": "of-july"}
 FILES = {"file": ("road.png", WHOLE)}

@@ -18,8 +18,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
 from websockets.sync.client import connect
 
-from tests.e2e.uploads import PART, WHOLE, file_of, left_half_red
 from tests.server import Server, StartServer
+from tests.uploads import PART, WHOLE, file_of, left_half_red
 from tests.wire import wait_until
 
 REQUEST_TIMEOUT_S = 15

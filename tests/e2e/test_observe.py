@@ -2,31 +2,19 @@
 
 import re
 import socket
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from tests.e2e.uploads import WHOLE
-from tests.server import ROOT, Server, StartServer
+from tests.prometheus import ask
+from tests.server import Server, StartServer
+from tests.uploads import WHOLE
 from tests.wire import wait_until
 
+pytestmark = pytest.mark.usefixtures("prometheus_program")
+
 ANSWER_TIMEOUT_S = 120
-
-
-@pytest.fixture(scope="module", autouse=True)
-def prometheus() -> None:
-    """The program, brought once; it is no part of the project."""
-    subprocess.run([ROOT / "ci" / "prometheus"], check=True, stdout=subprocess.DEVNULL)
-
-
-@pytest.fixture
-def observed(start_server: StartServer, red_artefact: Path) -> Iterator[Server]:
-    with start_server("--model", str(red_artefact), "--observe") as server:
-        yield server
 
 
 def address_of(server: Server) -> str:
@@ -36,10 +24,6 @@ def address_of(server: Server) -> str:
     return f"http://127.0.0.1:{found[1]}"
 
 
-def ask(address: str, path: str, **query: str) -> Any:
-    return httpx.get(f"{address}/api/v1/{path}", params=query, timeout=ANSWER_TIMEOUT_S).json()["data"]
-
-
 def assert_nothing_left(server: Server, address: str) -> None:
     assert server.left_running() == []
     for port in (server.port, int(address.rpartition(":")[2])):
@@ -47,28 +31,37 @@ def assert_nothing_left(server: Server, address: str) -> None:
             socket.create_connection(("127.0.0.1", port))
 
 
-def test_prometheus_tells_of_an_upload_and_both_end(observed: Server) -> None:
-    observed.wait_until_ready()
-    address = address_of(observed)
-    answer = httpx.post(f"{observed.url}/upload", files={"file": WHOLE}, timeout=ANSWER_TIMEOUT_S)
-    assert answer.status_code == 200
+@pytest.mark.ends_server
+def test_prometheus_tells_of_an_upload_and_both_end(bundled_server: Server, bundled_keys: Path) -> None:
+    server, address = bundled_server, address_of(bundled_server)
     query = 'sum(ray_roadseg_stage_latency_ms_count{stage="encode"})'
-    wait_until(lambda: [found["value"][1] for found in ask(address, "query", query=query)["result"]] == ["1"])
+
+    def num_uploads() -> int:
+        return sum(int(found["value"][1]) for found in ask(address, "query", query=query)["result"])
+
+    server.wait_until_quiet()
+    before = server.metric("ray_roadseg_stage_latency_ms_count", stage="encode") or 0
+    wait_until(lambda: num_uploads() == before)
+    headers, files = {"X-API-Key": bundled_keys.read_text()}, {"file": WHOLE}
+    answer = httpx.post(f"{server.url}/upload", files=files, headers=headers, timeout=ANSWER_TIMEOUT_S)
+    assert answer.status_code == 200
+    wait_until(lambda: num_uploads() == before + 1)
     assert ask(address, "rules")["groups"]  # those of the chart
-    observed.ctrl_c()
-    observed.ctrl_c()
-    assert observed.wait_until_stopped() == 0
-    assert "stopped" in observed.log.read_text()
-    assert_nothing_left(observed, address)
+    server.ctrl_c()
+    server.ctrl_c()
+    assert server.wait_until_stopped() == 0
+    assert "stopped" in server.log.read_text()
+    assert_nothing_left(server, address)
 
 
 @pytest.mark.parametrize("when", ["Prometheus is at", "starting"])
-def test_a_signal_while_starting_ends_both(observed: Server, when: str) -> None:
-    wait_until(lambda: when in observed.log.read_text())
-    address = address_of(observed)
-    observed.process.terminate()
-    assert observed.wait_until_stopped() in (0, 143)  # by itself, or before it could be asked to
-    assert_nothing_left(observed, address)
+def test_a_signal_while_starting_ends_both(start_server: StartServer, red_artefact: Path, when: str) -> None:
+    with start_server("--model", str(red_artefact), "--observe") as server:
+        wait_until(lambda: when in server.log.read_text())
+        address = address_of(server)
+        server.process.terminate()
+        assert server.wait_until_stopped() in (0, 143)  # by itself, or before it could be asked to
+        assert_nothing_left(server, address)
 
 
 def test_a_server_that_does_not_start_takes_prometheus_along(start_server: StartServer) -> None:

@@ -4,7 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.server import Server
+
+pytestmark = pytest.mark.parametrize("form", ["fused"], indirect=True, scope="session")
 
 # Bytes at random are seldom a picture; whatever else the description allows is accepted.
 CONFIG = """
@@ -13,13 +17,13 @@ expected-statuses = ["2xx", 400, 413, 415]
 """
 
 
-def test_requests_made_from_the_description_are_answered_as_it_says(red_server: Server, tmp_path: Path) -> None:
+def test_requests_made_from_the_description_are_answered_as_it_says(server: Server, tmp_path: Path) -> None:
     config = tmp_path / "schemathesis.toml"
     config.write_text(CONFIG)
     command = Path(sys.executable).with_name("schemathesis")
     options = ["--phases=examples,coverage,fuzzing", "--max-examples=25", "--generation-deterministic", "--no-color"]
     fuzz = subprocess.run(
-        [command, "--config-file", config, "run", f"{red_server.url}/openapi.json", *options],
+        [command, "--config-file", config, "run", f"{server.url}/openapi.json", *options],
         capture_output=True,
         text=True,
         check=False,

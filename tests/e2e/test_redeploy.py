@@ -3,16 +3,14 @@
 import io
 import json
 import os
-import secrets
-import subprocess
-import sys
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,14 +18,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.e2e.head import DEADLINE_S, Head
 from tests.red import red_manifest, red_program
-from tests.seaweed import BUCKET, Seaweed, free_ports
+from tests.seaweed import BUCKET, Seaweed
 
-HEAD = Path(__file__).with_name("ray_head.py")
-DEADLINE_S = 240  # generous: the machine may be busy
-NUM_STARTS = 3  # Ray gives each of its own processes 15 s to start, which a busy machine may not keep
 NUM_CLIENTS = 4
 PAUSE_S = 0.05  # leaves the replicas that start some of the machine
+# How long the model waits for a second frame, and an upload is in it; a probe of its health may take 5 s.
+GATHER_S = 3.0
+WAITING = {"predict": {"batch_wait_timeout_s": GATHER_S, "max_batch_size": 2}}
 
 # Red is 0, 128 and 255 in three bands. Version 1 takes the last one for road, version 2 the last two: each threshold is
 # half-way between two bands, so that the blur of resizing leaves the edge where it is.
@@ -53,110 +52,6 @@ def road_of(version: str) -> "np.ndarray[Any, np.dtype[np.bool_]]":
     return road_HW
 
 
-@dataclass
-class Cluster:
-    """Ray with a door for configs; Serve answers on another port.
-
-    Attributes:
-        url: where Serve answers.
-    """
-
-    config_port: int
-    serve_port: int
-    token: str
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.serve_port}"
-
-    def put(self, model: str, *, form: str = "staged") -> None:
-        """Ask for a version; what comes of it is in the status."""
-        config = {
-            "proxy_location": "HeadOnly",
-            "http_options": {"host": "127.0.0.1", "port": self.serve_port},
-            "applications": [
-                {
-                    "name": "roadseg",
-                    "import_path": "roadseg_serve.app:build",
-                    "args": {"model": model, "form": form},
-                }
-            ],
-        }
-        self._http("PUT", json=config)
-
-    def status(self) -> tuple[str, str]:
-        """Of the application: the word, and everything that is said about it."""
-        application = self._http("GET").json().get("applications", {}).get("roadseg", {})
-        messages = [stage["message"] for stage in application.get("deployments", {}).values()]
-        return application.get("status", ""), "\n".join([application.get("message", ""), *messages])
-
-    def replicas(self) -> set[str]:
-        """Of all stages."""
-        stages = self._http("GET").json()["applications"]["roadseg"]["deployments"].values()
-        return {replica["replica_id"] for stage in stages for replica in stage["replicas"]}
-
-    def wait_for(self, wanted: str, says: str = "") -> str:
-        """Wait until the application has this status, and its messages hold these words; gives them."""
-        deadline = time.monotonic() + DEADLINE_S
-        while time.monotonic() < deadline:
-            status, text = self.status()
-            if status == wanted and says in text:
-                return text
-            time.sleep(0.2)
-        pytest.fail(f"not {wanted} {says!r} after {DEADLINE_S} s but {self.status()}")
-
-    def _http(self, method: str, **options: Any) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {self.token}"}
-        url = f"http://127.0.0.1:{self.config_port}/api/serve/applications/"
-        response = httpx.request(method, url, headers=headers, timeout=DEADLINE_S, **options)
-        assert response.status_code == 200, response.text
-        return response
-
-
-@contextmanager
-def start_head(port: int, env: dict[str, str], log: Path) -> Iterator[None]:
-    """Start `ray_head.py`, and end it when the block is left."""
-    for _ in range(NUM_STARTS):
-        with log.open("wb") as stream:
-            process = subprocess.Popen(
-                [sys.executable, HEAD, str(port)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stream,
-                env=env,
-                start_new_session=True,
-            )
-        try:
-            assert process.stdout is not None
-            if process.stdout.readline() == b"ready\n":
-                yield
-                return
-        finally:
-            process.communicate(timeout=DEADLINE_S)  # it ends with its standard input
-    pytest.fail(f"Ray does not start:\n{log.read_text()}")
-
-
-@pytest.fixture(scope="module")
-def cluster(seaweed: Seaweed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """An empty cluster on this machine, whose processes know the S3 server."""
-    config_port, serve_port = free_ports(2)
-    cluster = Cluster(config_port, serve_port, secrets.token_hex(32))
-    folder = tmp_path_factory.mktemp("cluster")
-    env = (
-        os.environ
-        | seaweed.env
-        | {
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": cluster.token,
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_raylet_start_wait_time_s": str(DEADLINE_S),
-            "ROADSEG_CACHE": str(folder / "cache"),
-        }
-    )
-    with start_head(config_port, env, folder / "log"):
-        yield cluster
-
-
 @pytest.fixture(scope="module")
 def publish(seaweed: Seaweed) -> Callable[..., str]:
     """Put a version into the store; keywords replace manifest fields. Gives its URI."""
@@ -180,14 +75,6 @@ def versions(publish: Callable[..., str]) -> dict[str, str]:
         source = red_manifest({})["input"] | {"size": size}
         uris[version] = publish(version, threshold=rules["threshold"], input=source)
     return uris
-
-
-@pytest.fixture
-def damaged_folder(write_red_artefact: Callable[..., Path], tmp_path: Path) -> Path:
-    """A version in a folder whose program has the right size."""
-    folder = write_red_artefact(tmp_path / "1")
-    (folder / "model.onnx").write_bytes(red_program()[:-1] + b"x")
-    return folder
 
 
 @dataclass
@@ -254,51 +141,36 @@ def constant_load(url: str) -> Iterator[Load]:
             thread.join()
 
 
-def test_versions_change_places_without_a_fault(cluster: Cluster, versions: dict[str, str]) -> None:
-    cluster.put(versions["1"])
-    cluster.wait_for("RUNNING")
-    with constant_load(cluster.url) as load:
-        load.wait_until_only("1")
-        for version in ("2", "1"):
-            cluster.put(versions[version])
-            load.wait_until_only(version)
-            cluster.wait_for("RUNNING")
-    assert load.faults == []
-    assert set(load.answers) == set(VERSIONS)
+@pytest.fixture(scope="module", autouse=True)
+def cluster(head: Head) -> Iterator[Head]:
+    """Serve is gone when the module is done."""
+    yield head
+    head.stop_serving()
 
 
 def test_a_version_that_is_not_whole_is_refused_before_any_replica_is_touched(
-    cluster: Cluster, versions: dict[str, str], publish: Callable[..., str], seaweed: Seaweed, damaged_folder: Path
+    cluster: Head, versions: dict[str, str], publish: Callable[..., str], seaweed: Seaweed
 ) -> None:
     cut = publish("cut")
     seaweed.put("models/red/cut/model.onnx", red_program()[:-1])
-    refusals = {
-        publish("next", schema_version=2): "models/red/next/manifest.json breaks the artefact contract",
-        cut: f"models/red/cut/model.onnx has {len(red_program()) - 1} bytes",
-        str(damaged_folder): f"{damaged_folder}/model.onnx is damaged",
-    }
-    cluster.put(versions["1"])
-    cluster.wait_for("RUNNING")
+    cluster.serve(versions["1"])
     replicas = cluster.replicas()
     with constant_load(cluster.url) as load:
-        for model, says in refusals.items():
-            cluster.put(model)
-            assert "ArtefactError" in cluster.wait_for("DEPLOY_FAILED", says)
-            load.wait_until_only("1")
-        cluster.put(versions["1"])
-        cluster.wait_for("RUNNING")
-        assert cluster.replicas() == replicas
+        cluster.put(cut)
+        text = cluster.wait_for("DEPLOY_FAILED", f"models/red/cut/model.onnx has {len(red_program()) - 1} bytes")
+        assert "ArtefactError" in text
         load.wait_until_only("1")
+        cluster.serve(versions["1"])  # while it is refused, Ray tells of no replicas
+        assert cluster.replicas() == replicas
     assert load.faults == []
 
 
 def test_a_damage_that_only_a_replica_can_find_leaves_the_old_ones_answering(
-    cluster: Cluster, versions: dict[str, str], publish: Callable[..., str], seaweed: Seaweed
+    cluster: Head, versions: dict[str, str], publish: Callable[..., str], seaweed: Seaweed
 ) -> None:
     damaged = publish("damaged")
     seaweed.put("models/red/damaged/model.onnx", red_program()[:-1] + b"x")
-    cluster.put(versions["1"])
-    cluster.wait_for("RUNNING")
+    cluster.serve(versions["1"])
     with constant_load(cluster.url) as load:
         cluster.put(damaged)
         text = cluster.wait_for("DEPLOY_FAILED", "models/red/damaged/model.onnx is damaged")
@@ -306,12 +178,44 @@ def test_a_damage_that_only_a_replica_can_find_leaves_the_old_ones_answering(
         load.wait_until_only("1")
         cluster.put(versions["2"])
         load.wait_until_only("2")
+        cluster.wait_for("RUNNING")
     assert load.faults == []
 
 
-def test_fused_stages_change_places_without_a_fault(cluster: Cluster, versions: dict[str, str]) -> None:
-    cluster.put(versions["1"], form="fused")
-    cluster.wait_for("RUNNING")
+def test_versions_change_places_without_a_fault(cluster: Head, versions: dict[str, str]) -> None:
+    """There as in the test before, which ends with a change from 1 to 2, and back."""
+    cluster.serve(versions["2"])
+    with constant_load(cluster.url) as load:
+        load.wait_until_only("2")
+        cluster.put(versions["1"], **WAITING)
+        load.wait_until_only("1")
+        cluster.wait_for("RUNNING")
+    assert load.faults == []
+    assert set(load.answers) == set(VERSIONS)
+
+
+def test_a_client_whose_replica_is_killed_is_told_to_send_it_again(cluster: Head, versions: dict[str, str]) -> None:
+    def upload() -> httpx.Response:
+        return httpx.post(f"{cluster.url}/upload", files={"file": ("bands.png", picture())}, timeout=DEADLINE_S)
+
+    cluster.serve(versions["1"], **WAITING)
+    assert upload().status_code == 200  # the stages know each other
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(upload)
+        time.sleep(GATHER_S / 2)
+        (pid,) = cluster.pids("ServeReplica:roadseg:Model")
+        os.kill(pid, signal.SIGKILL)
+        refusal = answer.result()
+    assert (refusal.status_code, refusal.json()["type"]) == (503, "urn:roadseg:model-unavailable")
+    assert refusal.headers["content-type"] == "application/problem+json"
+    assert int(refusal.headers["retry-after"]) >= 1
+    assert "Send it again" in refusal.json()["detail"]
+    # Meanwhile another replica starts, and the next client waits for it.
+    assert upload().status_code == 200
+
+
+def test_fused_stages_change_places_without_a_fault(cluster: Head, versions: dict[str, str]) -> None:
+    cluster.serve(versions["1"], form="fused")
     with constant_load(cluster.url) as load:
         load.wait_until_only("1")
         cluster.put(versions["2"], form="fused")

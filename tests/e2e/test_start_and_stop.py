@@ -1,14 +1,18 @@
 """Start and stop as people do at a terminal: nothing is left behind, and mistakes get one clear line."""
 
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
+from tests.otlp import Collector
 from tests.server import Server, StartServer
+from tests.uploads import WHOLE
+from tests.wire import wait_until
 
 
 def assert_nothing_left(server: Server) -> None:
@@ -17,39 +21,47 @@ def assert_nothing_left(server: Server) -> None:
         socket.create_connection(("127.0.0.1", server.port))
 
 
-def test_ctrl_c_twice_stops_everything(start_server: StartServer, red_artefact: Path) -> None:
-    with start_server("--model", str(red_artefact)) as server:
-        server.wait_until_ready()
-        assert f"curl -F file=@road.png http://localhost:{server.port}/upload" in server.log.read_text()
-        assert httpx.get(f"{server.url}/health").status_code == 200
-        assert server.left_running()  # the way of looking works
+@pytest.mark.ends_server
+def test_a_server_stops_after_all_it_has_done(server: Server, collector: Collector, form: str) -> None:
+    """By Ctrl-C twice or by SIGTERM, while a stream is open and nothing takes its traces any more."""
+    assert f"curl -F file=@road.png http://localhost:{server.port}/upload" in server.log.read_text()
+    assert server.left_running()  # the way of looking works
+    collector.end()
+    with httpx.Client(base_url=server.url, timeout=120) as client:
+        for _ in range(20):
+            assert client.post("/upload", files={"file": WHOLE}).status_code == 200
+    with connect(f"ws://127.0.0.1:{server.port}/stream") as stream:
+        stream.send(WHOLE)
+        assert stream.recv(60)
+        assert stream.recv(60)
+        stream.send("next")
+        if form == "fused":
+            server.ctrl_c()
+        else:
+            server.process.terminate()
+        with pytest.raises(ConnectionClosed) as closed:
+            stream.recv(60)
+    assert closed.value.rcvd is not None
+    assert (closed.value.rcvd.code, bool(closed.value.rcvd.reason)) == (1001, True)
+    if form == "fused" and server.process.poll() is None:
         server.ctrl_c()
-        time.sleep(0.5)
-        server.ctrl_c()
-        assert server.wait_until_stopped() == 0
-        assert_nothing_left(server)
+    assert server.wait_until_stopped() == 0, server.log.read_text()
+    assert "Traceback" not in server.log.read_text()
+    assert "ERROR" not in server.log.read_text()
+    assert_nothing_left(server)
 
 
-def test_sigterm_stops_everything(start_server: StartServer, red_artefact: Path) -> None:
-    with start_server("--model", str(red_artefact)) as server:
-        server.wait_until_ready()
-        server.process.terminate()
-        assert server.wait_until_stopped() == 0
-        assert_nothing_left(server)
-
-
-@pytest.mark.parametrize("after_s", [0.5, 2, 3.5])
-@pytest.mark.parametrize("by", ["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(("by", "when"), [("Ctrl-C", "gcs_server"), ("SIGTERM", "ServeController")])
 def test_a_signal_while_starting_stops_everything(
-    start_server: StartServer, red_artefact: Path, by: str, after_s: float
+    start_server: StartServer, red_artefact: Path, by: str, when: str
 ) -> None:
+    """While Ray starts, and while Serve does."""
     with start_server("--model", str(red_artefact)) as server:
-        while "starting" not in server.log.read_text():
-            time.sleep(0.1)
-        time.sleep(after_s)
+        wait_until(lambda: any(when in command for command in server.left_running()))
         stop = server.ctrl_c if by == "Ctrl-C" else server.process.terminate
         stop()
         assert server.wait_until_stopped() == 0
+        assert "roadseg is ready at" not in server.log.read_text()
         assert_nothing_left(server)
 
 

@@ -5,8 +5,6 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,20 +14,11 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.server import Server, StartServer
+from tests.e2e.conftest import MAX_UPLOAD_BYTES
+from tests.server import Server
 
 TIMEOUT_S = 60
 MB = 1_000_000
-MAX_FRAME_BYTES = 16 * MB  # a little less than uvicorn takes
-
-
-@pytest.fixture(scope="module", params=["fused", "staged"])
-def server(request: pytest.FixtureRequest, start_server: StartServer, red_artefact: Path) -> Iterator[Server]:
-    """The stages in the process that listens, or each on its own behind Ray Serve's proxy."""
-    settings = {"model": str(red_artefact), "form": request.param, "max_upload_bytes": MAX_FRAME_BYTES}
-    with start_server(settings=settings) as server:
-        server.wait_until_ready()
-        yield server
 
 
 def address(server: Server, query: str = "") -> str:
@@ -162,7 +151,7 @@ def test_who_does_not_read_costs_no_memory(server: Server) -> None:
     [
         ("hello", 1003),
         ("next", 1002),
-        (bytes(MAX_FRAME_BYTES + 1), 1009),
+        (bytes(MAX_UPLOAD_BYTES + 1), 1009),
     ],
     ids=["text", "early next", "too long"],
 )
@@ -176,7 +165,7 @@ def test_the_close_code_says_what_was_wrong(server: Server, message: str | bytes
 def test_the_longest_frame_passes(server: Server) -> None:
     short = frame(40)
     with connect(address(server), compression=None) as stream:
-        about, body = ask(stream, short + os.urandom(MAX_FRAME_BYTES - len(short)))
+        about, body = ask(stream, short + os.urandom(MAX_UPLOAD_BYTES - len(short)))
         assert body is not None, about
         assert columns_of(body) == 40
 
@@ -219,16 +208,3 @@ def test_a_bad_query_is_a_problem_before_the_handshake(server: Server, query: st
         pass
     assert refused.value.response.status_code == 422
     assert json.loads(refused.value.response.body or b"")["type"] == "urn:roadseg:bad-parameter"
-
-
-def test_a_stop_closes_open_streams(start_server: StartServer, red_artefact: Path) -> None:
-    with start_server("--model", str(red_artefact)) as server:
-        server.wait_until_ready()
-        with connect(address(server)) as stream:
-            ask(stream, frame(9))
-            server.ctrl_c()
-            assert close_code(stream) == 1001
-        assert server.wait_until_stopped() == 0, server.log.read_text()
-        assert "Traceback" not in server.log.read_text()
-        assert "ERROR" not in server.log.read_text()
-        assert server.left_running() == []

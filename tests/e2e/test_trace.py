@@ -2,24 +2,22 @@
 
 import json
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from websockets.sync.client import connect
 
-from tests.e2e.uploads import WHOLE
-from tests.otlp import Collector, Span, collect
-from tests.server import Server, StartServer, free_port
+from tests.e2e.conftest import SENT_AFTER_S
+from tests.otlp import Collector, Span
+from tests.server import Server
+from tests.uploads import WHOLE
 from tests.wire import wait_until
 
 FILES = {"file": ("road.png", WHOLE)}
 CLIENT_SPAN = "cd" * 8
 ANSWER_TIMEOUT_S = 120
-SENT_AFTER_S = 1  # a span is sent at the latest
+NUM_AT_ONCE, FIRST_AT_ONCE = 8, 1000
 FAR_MORE_THAN_ONE_READ = 3_000_000  # bytes: the server stops reading in between, and goes on
 
 # Name of each span in a trace, and that of its parent.
@@ -49,45 +47,16 @@ STAGES = {
 }
 
 
-@pytest.fixture(scope="module", params=["staged", "fused"])
-def form(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def collector(form: str) -> Iterator[Collector]:
-    """Another for each form."""
-    assert form
-    with collect() as collector, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
-        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", str(1000 * SENT_AFTER_S))
-        yield collector
-
-
-@pytest.fixture(scope="module")
-def server(
-    collector: Collector,
-    form: str,
-    start_server: StartServer,
-    red_artefact: Path,
-) -> Iterator[Server]:
-    assert collector.url
-    # It waits a little for a second frame, so that two at once are predicted together.
-    predict = {"batch_wait_timeout_s": 0.5, "max_batch_size": 2}
-    settings = {"model": str(red_artefact), "form": form, "predict": predict}
-    with start_server("--log-format", "json", "--trace", settings=settings) as server:
-        server.wait_until_ready()
-        yield server
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=ANSWER_TIMEOUT_S) as client:
-        yield client
-
-
 def traced(number: int, *, flags: str = "01") -> dict[str, str]:
     return {"traceparent": f"00-{number:032x}-{CLIENT_SPAN}-{flags}", "X-Request-ID": f"request-{number}"}
+
+
+def wait_until_quiet(collector: Collector) -> None:
+    """Wait until all spans must have come."""
+    num_spans = -1
+    while num_spans != len(collector.spans):
+        num_spans = len(collector.spans)
+        time.sleep(2 * SENT_AFTER_S)
 
 
 def trace_of(collector: Collector, number: int, last: str) -> list[Span]:
@@ -97,7 +66,7 @@ def trace_of(collector: Collector, number: int, last: str) -> list[Span]:
         return {span.name for span in collector.of_trace(f"{number:032x}").values()}
 
     wait_until(lambda: {last, "POST /upload"} <= names())
-    time.sleep(2 * SENT_AFTER_S)  # the other processes send theirs in their own time
+    wait_until_quiet(collector)  # the other processes send theirs in their own time
     return list(collector.of_trace(f"{number:032x}").values())
 
 
@@ -146,41 +115,63 @@ def test_lines_of_every_stage_have_both_ids(client: httpx.Client, server: Server
 
 
 def test_requests_of_one_connection_are_traces_of_their_own(client: httpx.Client, collector: Collector) -> None:
-    def new() -> list[Span]:
-        return [span for span in collector.spans if int(span.trace_id, 16) > 9]
-
+    wait_until_quiet(collector)
+    num_before = len(collector.spans)
     for _ in range(3):
         assert client.post("/upload", files={"file": bytes(FAR_MORE_THAN_ONE_READ)}).status_code == 415
-    wait_until(lambda: len({span.trace_id for span in new()}) >= 3)
-    time.sleep(2 * SENT_AFTER_S)
-    assert len({span.trace_id for span in new()}) == 3
-    assert [span.name for span in new() if not span.parent_id] == ["POST /upload"] * 3
+    wait_until(lambda: len({span.trace_id for span in collector.spans[num_before:]}) >= 3)
+    wait_until_quiet(collector)
+    new = collector.spans[num_before:]
+    assert len({span.trace_id for span in new}) == 3
+    assert [span.name for span in new if not span.parent_id] == ["POST /upload"] * 3
 
 
 def test_a_request_that_its_client_does_not_trace_is_not_traced(
     client: httpx.Client, collector: Collector, server: Server
 ) -> None:
+    wait_until_quiet(collector)
     seen = {span.trace_id for span in collector.spans}
     assert client.post("/upload", files=FILES, headers=traced(3, flags="00")).status_code == 200
     assert client.get("/health").status_code == 200
-    time.sleep(3 * SENT_AFTER_S)
+    wait_until_quiet(collector)
     assert {span.trace_id for span in collector.spans} == seen
     (line,) = [line for line in lines_of(server, "request-3") if "route_template" in line]
     assert "trace_id" not in line
 
 
 def test_a_batch_is_in_the_trace_of_each_of_its_requests(client: httpx.Client, collector: Collector) -> None:
-    with ThreadPoolExecutor(2) as pool:
-        answers = pool.map(lambda number: client.post("/upload", files=FILES, headers=traced(number)), (4, 5))
-        assert [answer.status_code for answer in answers] == [200, 200]
-    both = [next(span for span in trace_of(collector, n, "infer") if span.name == "infer") for n in (4, 5)]
-    assert [span.attributes for span in both] == [{"roadseg.batch_size": 2}] * 2
-    assert both[0].started_ns == both[1].started_ns
+    """Frames that come at once are predicted together: several clients upload until that has happened."""
+    num_sent = 0
+
+    def upload(number: int) -> int:
+        return client.post("/upload", files=FILES, headers=traced(number)).status_code
+
+    def predictions() -> list[Span]:
+        ours = range(FIRST_AT_ONCE, FIRST_AT_ONCE + num_sent)
+        return [span for span in list(collector.spans) if span.name == "infer" and int(span.trace_id, 16) in ours]
+
+    def together() -> list[Span]:
+        return [span for span in predictions() if span.attributes["roadseg.batch_size"] > 1]
+
+    def upload_at_once() -> bool:
+        nonlocal num_sent
+        numbers = [FIRST_AT_ONCE + num_sent + n for n in range(NUM_AT_ONCE)]
+        with ThreadPoolExecutor(NUM_AT_ONCE) as pool:
+            assert list(pool.map(upload, numbers)) == [200] * NUM_AT_ONCE
+        num_sent += NUM_AT_ONCE
+        wait_until(lambda: len(predictions()) == num_sent)  # one in the trace of each request
+        return bool(together())
+
+    wait_until(upload_at_once)
+    for span in together():
+        batch = [other for other in together() if other.started_ns == span.started_ns]
+        assert len({other.trace_id for other in batch}) == len(batch) == span.attributes["roadseg.batch_size"]
 
 
 def test_each_frame_of_a_stream_is_a_trace(server: Server, collector: Collector) -> None:
     def frames() -> list[Span]:
-        return [span for span in collector.spans if span.name == "WS /stream frame"]
+        ours = [span for span in collector.spans if span.attributes.get("roadseg.request_id") == "stream"]
+        return [span for span in ours if span.name == "WS /stream frame"]
 
     with connect(f"ws://127.0.0.1:{server.port}/stream", additional_headers={"X-Request-ID": "stream"}) as stream:
         for _ in range(2):
@@ -189,24 +180,10 @@ def test_each_frame_of_a_stream_is_a_trace(server: Server, collector: Collector)
             stream.recv(ANSWER_TIMEOUT_S)
             stream.send("next")
     wait_until(lambda: len(frames()) == 2)
-    time.sleep(2 * SENT_AFTER_S)
+    wait_until_quiet(collector)
     assert {span.parent_id for span in frames()} == {""}
-    assert {span.attributes["roadseg.request_id"] for span in frames()} == {"stream"}
+    assert len({span.trace_id for span in frames()}) == 2
     for frame in frames():
         names = [span.name for span in collector.of_trace(frame.trace_id).values()]
         assert {"preprocess", "predict", "infer", "postprocess"} <= set(names)
         assert names.count("infer") == 1
-
-
-def test_without_a_collector_it_serves_and_stops_all_the_same(
-    start_server: StartServer, red_artefact: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
-    with start_server("--model", str(red_artefact), "--trace") as server:
-        server.wait_until_ready()
-        with httpx.Client(base_url=server.url, timeout=ANSWER_TIMEOUT_S) as client:
-            for _ in range(20):
-                assert client.post("/upload", files=FILES).status_code == 200
-        server.process.terminate()
-        assert server.wait_until_stopped() == 0
-        assert server.left_running() == []

@@ -28,7 +28,7 @@ def segment(request: pytest.FixtureRequest, red_artefact: Path) -> Iterator[Segm
         rank=None,
         world_size=1,
     )
-    args = AppArgs(model=str(red_artefact), form=request.param, max_pixels=2_000_000)
+    args = AppArgs(model=str(red_artefact), form=request.param)
     handle = serve.run(build(args), _local_testing_mode=True)
 
     def once(data: bytes, options: AnswerOptions | None = None) -> Answer:

@@ -145,7 +145,7 @@ def test_answer_names_the_model(segment: Segment) -> None:
     [
         (b"no picture at all", NotAnImageError),
         (png(picture_of((64, 64), (0, 0, 8, 8)))[:80], DamagedImageError),
-        (png(Image.new("1", (2001, 1000))), ImageTooLargeError),
+        (png(Image.new("1", (10_001, 5000))), ImageTooLargeError),
     ],
 )
 def test_a_bad_upload_is_refused_and_the_graph_goes_on(segment: Segment, data: bytes, error: type[Exception]) -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,26 @@ def find_program() -> str | None:
     return next((found for program in PROGRAMS if (found := shutil.which(program))), None)
 
 
+@dataclass(frozen=True)
+class Chromium:
+    """A running browser, which takes commands at an address."""
+
+    url: str
+
+    @contextmanager
+    def tab(self) -> Iterator["Browser"]:
+        """A new tab in front of all others, closed when the block is left; it shares no session with another."""
+        tab = httpx.put(f"{self.url}/json/new?about:blank", timeout=TIMEOUT_S).json()
+        try:
+            with connect(tab["webSocketDebuggerUrl"], max_size=None) as socket:
+                yield Browser(socket)
+        finally:
+            httpx.get(f"{self.url}/json/close/{tab['id']}", timeout=TIMEOUT_S)
+
+
 @contextmanager
-def browse(folder: Path) -> Iterator["Browser"]:
-    """A browser that keeps all it has in a folder, and is closed when the block is left."""
+def start_chromium(folder: Path) -> Iterator[Chromium]:
+    """A browser that keeps all it has in a folder, and ends with the block."""
     program = find_program()
     assert program is not None
     command = [program, *OPTIONS, f"--user-data-dir={folder}", "about:blank"]
@@ -36,10 +54,7 @@ def browse(folder: Path) -> Iterator["Browser"]:
         try:
             port_file = folder / "DevToolsActivePort"
             wait_until(lambda: port_file.exists() and "\n" in port_file.read_text())
-            targets = httpx.get(f"http://127.0.0.1:{port_file.read_text().split()[0]}/json", timeout=TIMEOUT_S).json()
-            (page,) = [target for target in targets if target["type"] == "page"]
-            with connect(page["webSocketDebuggerUrl"], max_size=None) as socket:
-                yield Browser(socket)
+            yield Chromium(f"http://127.0.0.1:{port_file.read_text().split()[0]}")
         finally:
             process.terminate()
 
@@ -57,6 +72,7 @@ class Browser:
         self._number = 0
         for domain in ("Page", "Runtime", "Log"):
             self._call(f"{domain}.enable")
+        self._call("Page.bringToFront")
 
     def open(self, url: str) -> None:
         self._call("Page.navigate", url=url)

@@ -9,29 +9,32 @@ from PIL import Image
 
 from docs.scenes import Scene, draw
 from roadseg_serve.models.artefact import BUNDLED
-from tests.server import Server, StartServer
-from tests.web.browser import PROGRAMS, Browser, browse, find_program
+from tests.conftest import BUNDLED_KEY
+from tests.server import Server
+from tests.web.browser import PROGRAMS, Browser, Chromium, find_program, start_chromium
 
-KEY = "the-key-of-june"
+KEY = BUNDLED_KEY
 SERVED = BUNDLED["small"].replace("/", " ")  # as the pages write it
 
 
-@pytest.fixture(scope="module")
-def server(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The bundled model, for who has a key."""
-    keys = tmp_path_factory.mktemp("keys") / "keys"
-    keys.write_text(KEY)
-    with start_server(settings={"form": "fused", "gate": {"api_keys_file": str(keys)}}) as server:
-        server.wait_until_ready()
-        yield server
+@pytest.fixture(scope="session")
+def server(bundled_server: Server) -> Server:
+    return bundled_server
 
 
-@pytest.fixture
-def page(server: Server, tmp_path: Path) -> Iterator[Browser]:
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     if find_program() is None:
         give_up = pytest.fail if "CI" in os.environ else pytest.skip
         give_up(f"none of {', '.join(PROGRAMS)} is installed")
-    with browse(tmp_path / "browser") as page:
+    with start_chromium(tmp_path_factory.mktemp("browser")) as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def page(server: Server, chromium: Chromium) -> Iterator[Browser]:
+    """The page in a tab of its own, which remembers nothing of another test."""
+    with chromium.tab() as page:
         page.open(server.url)
         yield page
         assert page.faults == []
