@@ -24,7 +24,7 @@ from roadseg_train.errors import ArtefactError
 from roadseg_train.evaluate.evaluate import Detail, Evaluation
 from roadseg_train.fit.run import Member
 from roadseg_train.metrics import Scores
-from roadseg_train.network.half import halve
+from roadseg_train.network.half import round_to_half
 from roadseg_train.network.model import RoadProgram, UNet
 from roadseg_train.network.views import Views
 from roadseg_train.publish import artefact as writer
@@ -43,7 +43,7 @@ def config() -> TrainConfig:
 @pytest.fixture(scope="module")
 def program(config: TrainConfig) -> RoadProgram:
     torch.manual_seed(0)
-    return RoadProgram(halve(UNet(config.widths).eval())).eval()
+    return RoadProgram(round_to_half(UNet(config.widths).eval())).eval()
 
 
 def member_of(config: TrainConfig) -> Member:
@@ -133,7 +133,7 @@ def test_what_is_read_computes_what_was_trained(published: Path, program: RoadPr
 def test_several_networks_are_told_and_computed(tmp_path: Path, config: TrainConfig) -> None:
     other = config.model_copy(update={"seed": 1, "num_steps": 9})
     torch.manual_seed(1)
-    networks = [halve(UNet(config.widths).eval()) for _ in range(2)]
+    networks = [round_to_half(UNet(config.widths).eval()) for _ in range(2)]
     program = RoadProgram(*networks, views=Views(mirror=True, scales=(0.5, 1))).eval()
     evaluation = evaluation_of(config, others=[member_of(other)], mirror=True, scales=(0.5, 1))
     folder = publish(tmp_path, program, evaluation, config=config, others=[other])
@@ -164,7 +164,7 @@ def test_both_rooms_bring_a_picture_to_the_same_input(
 ) -> None:
     image_HWC = np.random.default_rng(2).integers(0, 256, (height, width, 3), dtype=np.uint8)
     served = preprocess.fit(image_HWC, reader.read(published).manifest.input.size)
-    np.testing.assert_array_equal(served.input_HWC, geometry.fit(image_HWC, geometry.SizeRule.of(config)))
+    np.testing.assert_array_equal(served.input_HWC, geometry.scale_and_pad(image_HWC, geometry.SizeRule.of(config)))
 
 
 @pytest.mark.parametrize(("height", "width"), [(176, 240), (375, 1242), (1280, 720), (1, 1), (3, 9000)])
@@ -173,7 +173,7 @@ def test_both_rooms_bring_a_probability_back_alike(
 ) -> None:
     frame = preprocess.fit(np.zeros((height, width, 3), np.uint8), reader.read(published).manifest.input.size)
     prob_HW = np.random.default_rng(3).integers(0, 256, frame.input_HWC.shape[:2], dtype=np.uint8)
-    trained_HW = geometry.unfit(prob_HW, geometry.SizeRule.of(config), height, width)
+    trained_HW = geometry.crop_and_scale_back(prob_HW, geometry.SizeRule.of(config), height, width)
     np.testing.assert_array_equal(postprocess.unfit(prob_HW, frame.placement), trained_HW)
 
 

@@ -26,7 +26,7 @@ from roadseg_serve.stages.preprocess import fit
 from roadseg_train.config import TrainConfig, tiny
 from roadseg_train.data.dataset import Frame, find_frames
 from roadseg_train.data.geometry import SizeRule
-from roadseg_train.network.half import halve
+from roadseg_train.network.half import round_to_half
 from roadseg_train.network.model import RoadProgram, UNet
 from roadseg_train.publish import artefact as writer
 from roadseg_train.publish import quantise as quantiser
@@ -157,7 +157,7 @@ def test_what_is_offered_is_written_and_read(
         storage_path(tmp_path),
         "road",
         "1",
-        program=RoadProgram(halve(UNet(config.widths).eval())).eval(),
+        program=RoadProgram(round_to_half(UNet(config.widths).eval())).eval(),
         members=[member_of(config)],
         fitted_on="fit",
         evaluation=evaluation_of(config),

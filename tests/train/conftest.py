@@ -15,7 +15,7 @@ from roadseg_train.data.split import select
 from roadseg_train.evaluate.evaluate import Evaluation, evaluate_frames
 from roadseg_train.evaluate.leak import Leak
 from roadseg_train.fit.run import Member
-from roadseg_train.network.half import halve
+from roadseg_train.network.half import round_to_half
 from roadseg_train.network.model import RoadProgram, UNet
 from roadseg_train.storage.path import StoragePath, storage_path
 from tests.seaweed import BUCKET
@@ -78,7 +78,6 @@ def config() -> TrainConfig:
         learning_rate=1e-2,
         weight_decay=1e-2,
         ema_decay=0.5,
-        checkpoint_every_steps=2,
         precision="float32",
         crop_height_px=32,
         crop_width_px=48,
@@ -97,7 +96,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> StoragePath:
 @pytest.fixture
 def program(config: TrainConfig) -> RoadProgram:
     torch.manual_seed(0)
-    return RoadProgram(halve(UNet(config.widths).eval())).eval()
+    return RoadProgram(round_to_half(UNet(config.widths).eval())).eval()
 
 
 @pytest.fixture

@@ -16,13 +16,13 @@ from roadseg_train.storage.s3 import S3Folder
 from tests.seaweed import Seaweed
 
 
-def publish(run: StoragePath, step: int) -> None:
-    checkpoint.publish_into(run, {"step": step, "w": torch.full((3,), float(step))}, step=step, metrics={"loss": 1.0})
+def save(run: StoragePath, step: int) -> None:
+    checkpoint.save(run, {"step": step, "w": torch.full((3,), float(step))}, step=step, metrics={"loss": 1.0})
 
 
 def test_the_newest_is_found_and_old_ones_go(place: StoragePath) -> None:
     for step in (2, 4, 10):
-        publish(place, step)
+        save(place, step)
     assert place.names() == ["checkpoint_0000004", "checkpoint_0000010"]
     state = checkpoint.read_newest(place)
     assert state is not None
@@ -36,8 +36,8 @@ def test_the_newest_is_found_and_old_ones_go(place: StoragePath) -> None:
 def test_a_checkpoint_cut_short_is_never_used(
     place: StoragePath, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
-    publish(place, 2)
-    publish(place, 4)
+    save(place, 2)
+    save(place, 4)
     broken = place / "checkpoint_0000004"
     with (broken / checkpoint.STATE).reading() as path:
         shutil.copy(path, tmp_path / checkpoint.STATE)
@@ -55,7 +55,7 @@ def test_a_checkpoint_cut_short_is_never_used(
     assert state is not None
     assert state["step"] == 2
     assert "checkpoint_0000004 was cut short and is not used" in capsys.readouterr().err
-    publish(place, 4)  # what was left there is written over
+    save(place, 4)  # what was left there is written over
     again = checkpoint.read_newest(place)
     assert again is not None
     assert again["step"] == 4
@@ -71,8 +71,8 @@ import sys, torch
 from roadseg_train.fit import checkpoint
 from roadseg_train.storage import path as storage
 run = storage.storage_path(sys.argv[1])
-checkpoint.publish_into(run, {"step": 1}, step=1, metrics={})
-checkpoint.publish_into(run, {"step": 2, "w": torch.zeros(75_000_000)}, step=2, metrics={})
+checkpoint.save(run, {"step": 1}, step=1, metrics={})
+checkpoint.save(run, {"step": 2, "w": torch.zeros(75_000_000)}, step=2, metrics={})
 """
 
 
@@ -112,9 +112,9 @@ from roadseg_train import cli, errors
 from roadseg_train.fit import checkpoint
 from roadseg_train.storage import path as storage
 run = storage.storage_path(sys.argv[1])
-checkpoint.publish_into(run, {"step": 1, "w": torch.zeros(25_000)}, step=1, metrics={})
+checkpoint.save(run, {"step": 1, "w": torch.zeros(25_000)}, step=1, metrics={})
 try:
-    checkpoint.publish_into(run, {"step": 2, "w": torch.zeros(250_000)}, step=2, metrics={})
+    checkpoint.save(run, {"step": 2, "w": torch.zeros(250_000)}, step=2, metrics={})
 except errors.StorageError as error:
     print(error)
 state = checkpoint.read_newest(run)

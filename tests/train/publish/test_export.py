@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from roadseg_train.errors import ArtefactError
-from roadseg_train.network.half import halve
+from roadseg_train.network.half import round_to_half
 from roadseg_train.network.model import RoadProgram, UNet
 from roadseg_train.network.views import Views
 from roadseg_train.publish import export
@@ -18,7 +18,7 @@ def program(*seeds: int, views: Views | None = None) -> RoadProgram:
     networks = []
     for seed in seeds:
         torch.manual_seed(seed)
-        networks.append(halve(UNet((16, 32, 32)).eval()))
+        networks.append(round_to_half(UNet((16, 32, 32)).eval()))
     return RoadProgram(*networks, views=views).eval()
 
 

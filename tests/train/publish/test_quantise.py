@@ -7,7 +7,7 @@ import pytest
 from roadseg_train.config import TrainConfig
 from roadseg_train.data.geometry import SizeRule
 from roadseg_train.fit.run import RunRecord
-from roadseg_train.network.half import halve
+from roadseg_train.network.half import round_to_half
 from roadseg_train.network.model import RoadProgram, UNet
 from roadseg_train.network.views import Views
 from roadseg_train.publish.export import export_programs
@@ -72,7 +72,7 @@ def test_networks_of_any_widths_are_quantised(
     tmp_path: Path, camvid: Path, config: TrainConfig, program: RoadProgram, several: bool
 ) -> None:
     if several:
-        networks = (*program.networks, halve(UNet((4, 12)).eval()))
+        networks = (*program.networks, round_to_half(UNet((4, 12)).eval()))
         program = RoadProgram(*networks, views=Views(mirror=True, scales=(0.5, 1.5))).eval()
     export_programs(program, tmp_path, multiple_px=config.multiple_px)
     frames = choose_frames(RunRecord.of(config=config, data=[str(camvid)], split="fit"))

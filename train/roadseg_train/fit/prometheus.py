@@ -1,4 +1,4 @@
-"""What Prometheus is told of a run, where Ray carries it there; Ray puts `ray_` before each name."""
+"""Prometheus metrics of a run, exported by Ray, which prefixes each name with `ray_`."""
 
 import threading
 from typing import Any
@@ -7,27 +7,23 @@ from ray.util.metrics import Counter, Gauge
 
 from roadseg_train.fit.progress import Progress
 
-# Ray annotates a tuple of one, and takes any.
+# Annotated by Ray as a tuple of one, although it takes any.
 RUN_TAG: Any = ("run",)
-# Ray forgets a gauge that was not set for 20 seconds.
+# Ray drops a gauge that is not set for 20 seconds.
 REPEAT_EVERY_S = 5.0
 
 
 class DriverMetrics:
-    """What the driver knows: that the run is under way, even without workers, and how often those were started.
-
-    Args:
-        run: its name.
-    """
+    """Metrics from the driver of a run of this name: that it is running, even without workers, and worker starts."""
 
     def __init__(self, run: str) -> None:
         self._tags = {"run": run}
         self._ended = threading.Event()
         self._running = Gauge(
-            "roadseg_train_running", description="1 from the start of a run's driver to its end.", tag_keys=RUN_TAG
+            "roadseg_train_running", description="1 while the driver of the run is running.", tag_keys=RUN_TAG
         )
         self._starts = Counter(
-            "roadseg_train_starts", description="Times that the workers of a run were started.", tag_keys=RUN_TAG
+            "roadseg_train_starts", description="Times the workers of the run were started.", tag_keys=RUN_TAG
         )
         threading.Thread(target=self._repeat, daemon=True).start()
 
@@ -37,43 +33,37 @@ class DriverMetrics:
             self._ended.wait(REPEAT_EVERY_S)
 
     def note_start(self) -> None:
-        """The workers are asked for."""
+        """Note that workers are started."""
         self._starts.inc(tags=self._tags)
 
     def note_end(self) -> None:
-        """The run is over."""
+        """Note the end of the run."""
         self._ended.set()
 
 
 class WorkerMetrics:
-    """What the first worker knows: how far it is, and what comes of it.
-
-    Args:
-        run: its name.
-    """
+    """Metrics from the first worker of a run of this name: progress and results."""
 
     def __init__(self, run: str) -> None:
         self._tags = {"run": run}
         self._gauges = {
             name: Gauge(f"roadseg_train_{name}", description=description, tag_keys=RUN_TAG)
             for name, description in {
-                "step": "Steps done, those before a continuation too.",
+                "step": "Steps done, including those before a resume.",
                 "last_step": "Steps in all.",
                 "loss": "Loss of the last step.",
-                "heldout_iou": "Road IoU of the held-out frames, at the newest checkpoint.",
-                "images_per_second": "Pictures, over all workers.",
-                "data_wait_share": "Share of the recent steps' time in which the first worker waited for data.",
+                "heldout_iou": "Road IoU of the held-out frames at the newest checkpoint.",
+                "images_per_second": "Images per second, over all workers.",
+                "data_wait_share": "Share of the recent steps that the first worker spent waiting for data.",
             }.items()
         }
         self._steps = Counter(
             "roadseg_train_steps", description="Steps that this worker took part in.", tag_keys=RUN_TAG
         )
-        self._checkpoints = Counter(
-            "roadseg_train_checkpoints", description="Checkpoints that were written.", tag_keys=RUN_TAG
-        )
+        self._checkpoints = Counter("roadseg_train_checkpoints", description="Checkpoints written.", tag_keys=RUN_TAG)
 
     def note_step(self, progress: Progress) -> None:
-        """A step is done."""
+        """Note a step."""
         values = {
             "step": progress.step,
             "last_step": progress.num_steps,
@@ -88,5 +78,5 @@ class WorkerMetrics:
         self._steps.inc(tags=self._tags)
 
     def note_checkpoint(self) -> None:
-        """A checkpoint is written."""
+        """Note a checkpoint."""
         self._checkpoints.inc(tags=self._tags)

@@ -60,7 +60,7 @@ def publish(
         store: the place of all artefacts.
         name: the model's name.
         version: never used before.
-        program: in eval mode, on the CPU, of networks that `half.halve` made.
+        program: in eval mode, on the CPU, of networks that `half.round_to_half` made.
         members: where each of its networks came from.
         fitted_on: name of the split that they were fitted on.
         evaluation: of this program, or of one made by the same configurations with the split held out.

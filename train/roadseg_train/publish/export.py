@@ -37,7 +37,7 @@ def export_programs(program: RoadProgram, folder: Path, *, multiple_px: int) -> 
     are stored as float16.
 
     Args:
-        program: in eval mode, on the CPU, of networks that `half.halve` made.
+        program: in eval mode, on the CPU, of networks that `half.round_to_half` made.
         folder: where the two files go.
         multiple_px: the size rule's unit.
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 from roadseg_train.data.dataset import Frame, UInt8Array, read_frame
-from roadseg_train.data.geometry import SizeRule, fit
+from roadseg_train.data.geometry import SizeRule, scale_and_pad
 from roadseg_train.data.split import other_side
 from roadseg_train.evaluate.robustness import spread
 from roadseg_train.fit.run import RunRecord
@@ -174,7 +174,7 @@ def road_iou(onnx_path: Path, frames: Sequence[Frame], *, rule: SizeRule, thresh
     counts = []
     for frame in tqdm(frames, unit="image", desc=onnx_path.stem, dynamic_ncols=True):
         image_HWC, target_HW = read_frame(frame)
-        (prob_BHW,) = session.run([OUTPUT_NAME], {INPUT_NAME: fit(image_HWC, rule)[None]})
+        (prob_BHW,) = session.run([OUTPUT_NAME], {INPUT_NAME: scale_and_pad(image_HWC, rule)[None]})
         counts.append(histogram(to_frame(prob_BHW[0], rule, *target_HW.shape), target_HW))
     return score(counts, threshold).road_iou
 
@@ -184,7 +184,7 @@ class CalibrationFrames(CalibrationDataReader):  # type: ignore[misc]  # it ship
 
     def __init__(self, frames: Sequence[Frame], rule: SizeRule) -> None:
         self._inputs: Iterator[dict[str, UInt8Array]] = (
-            {INPUT_NAME: fit(read_frame(frame)[0], rule)[None]} for frame in frames
+            {INPUT_NAME: scale_and_pad(read_frame(frame)[0], rule)[None]} for frame in frames
         )
 
     def get_next(self) -> dict[str, UInt8Array] | None:
