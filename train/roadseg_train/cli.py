@@ -175,7 +175,7 @@ def evaluate(
 
     report.html and metrics.json are written into the first run.
     """
-    from roadseg_train.storage.folder import temporary_folder  # noqa: PLC0415  # libraries take seconds to import
+    from roadseg_train.storage.local import temporary_folder  # noqa: PLC0415  # libraries take seconds to import
     from roadseg_train.storage.path import reach, storage_path  # noqa: PLC0415  # libraries take seconds to import
 
     views = parse_views(mirror, scales)

@@ -17,7 +17,7 @@ from roadseg_train.fit import checkpoint
 from roadseg_train.network.half import halve
 from roadseg_train.network.model import RoadProgram, UNet
 from roadseg_train.network.views import Views
-from roadseg_train.storage.mirror import mirror
+from roadseg_train.storage.cache import local_copy
 from roadseg_train.storage.path import StoragePath, storage_path
 
 RECORD = "run.json"
@@ -101,7 +101,7 @@ def fetch(data: Sequence[str]) -> list[Path]:
     Raises:
         StorageError: a dataset cannot be fetched.
     """
-    return [mirror(storage_path(uri), PICTURE_SUFFIXES) for uri in data]
+    return [local_copy(storage_path(uri), PICTURE_SUFFIXES) for uri in data]
 
 
 def open_run(run: StoragePath, record: RunRecord) -> None:

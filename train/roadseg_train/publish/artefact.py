@@ -20,7 +20,7 @@ from roadseg_train.network.model import RoadProgram
 from roadseg_train.network.views import Views
 from roadseg_train.publish.export import INPUT_NAME, ONNX_FILE, OUTPUT_NAME, TORCH_FILE, export_programs
 from roadseg_train.publish.quantise import INT8_FILE, Quantisation, QuantisationFrames, quantise_program
-from roadseg_train.storage.folder import temporary_folder
+from roadseg_train.storage.local import temporary_folder
 from roadseg_train.storage.path import StoragePath
 
 SCHEMA_VERSION = 1
