@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from roadseg_train.evaluate.evaluate import Evaluation
 
 PLACE = ", a folder or s3://bucket/name"
-RUNS_HELP = f"The run of fit{PLACE}; repeated, the mean of several runs' networks."
-MIRROR_HELP = "Each network also sees the picture mirrored; the mean of both."
-SCALES_HELP = "What each network sees, such as 0.5,1.5: the picture at these scales; the mean of all."
+RUN_HELP = f"The run of fit{PLACE}."
+MIRROR_HELP = "Also predict the mirrored image, and average."
+SCALES_HELP = "Predict the image at these scales, such as 0.5,1.5, and average."
 SPLIT_HELP = "; ".join(f"{name}: {meaning}" for name, meaning in SPLITS.items())
 
 app = typer.Typer(
@@ -145,24 +145,17 @@ def parse_workers(text: str) -> int | tuple[int, int]:
 
 @app.command()
 def evaluate(
-    run: Annotated[list[str], typer.Option(help=RUNS_HELP)],
+    run: Annotated[str, typer.Option(help=RUN_HELP)],
     split: Annotated[str, typer.Option(help=SPLIT_HELP)] = "heldout",
     mirror: Annotated[bool, typer.Option("--mirror", help=MIRROR_HELP)] = False,
     scales: Annotated[str, typer.Option(help=SCALES_HELP)] = "1",
-    data: Annotated[list[str] | None, typer.Option(help=f"Datasets{PLACE}; default: those of the first run.")] = None,
+    data: Annotated[list[str] | None, typer.Option(help=f"Datasets{PLACE}; default: those of the run.")] = None,
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Probability from which a pixel is road.")
     ] = DEFAULT_THRESHOLD,
     robustness_frames: Annotated[
         int, typer.Option(min=0, help="Pictures, spread over the split, to score in fog, rain, dark, ...; 0 for none.")
     ] = 16,
-    leaky: Annotated[
-        str | None,
-        typer.Option(
-            help="metrics.json of the same recipe fitted on random-fit and evaluated on random-heldout: "
-            "its figure is shown beside this one, as what a leaky split claims."
-        ),
-    ] = None,
     kitti_submission: Annotated[
         Path | None,
         typer.Option(
@@ -171,59 +164,51 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Score the newest checkpoint of a run, or the mean of several, on a split.
-
-    report.html and metrics.json are written into the first run.
-    """
+    """Score the newest checkpoint of a run on a split, and write report.html and metrics.json into the run."""
     from roadseg_train.storage.local import temporary_folder  # noqa: PLC0415  # libraries take seconds to import
-    from roadseg_train.storage.path import reach, storage_path  # noqa: PLC0415  # libraries take seconds to import
+    from roadseg_train.storage.path import reach  # noqa: PLC0415
 
     views = parse_views(mirror, scales)
-    places, uris = [reach(one) for one in run], [reach(folder).uri for folder in data or []]
+    place, uris = reach(run), [reach(folder).uri for folder in data or []]
     from roadseg_train.data.check import check_data, check_pictures  # noqa: PLC0415
-    from roadseg_train.evaluate.cases import show_cases  # noqa: PLC0415
-    from roadseg_train.evaluate.evaluate import evaluate_frames, read_leaky_iou  # noqa: PLC0415
-    from roadseg_train.evaluate.leak import measure_leak  # noqa: PLC0415
+    from roadseg_train.evaluate.evaluate import evaluate_frames  # noqa: PLC0415
+    from roadseg_train.evaluate.examples import draw_examples  # noqa: PLC0415
     from roadseg_train.evaluate.report import render_report  # noqa: PLC0415
-    from roadseg_train.evaluate.submission import find_test_pictures, write_submission  # noqa: PLC0415
+    from roadseg_train.evaluate.submission import find_test_images, write_submission  # noqa: PLC0415
     from roadseg_train.fit.run import fetch, load_runs  # noqa: PLC0415
 
-    loaded = load_runs(places, views=views)
-    record, members, program = loaded.record, loaded.members, loaded.program
+    loaded = load_runs([place], views=views)
+    record, program = loaded.record, loaded.program
     if uris:
         record = record.model_copy(update={"data": uris})
-    network_random = read_leaky_iou(storage_path(leaky), members=members, views=views, split=split) if leaky else None
     roots = fetch(record.data)
-    say_left_out(check_data(roots, [split], everything=True))  # the leak is measured on all
-    pictures = find_test_pictures(roots) if kitti_submission else None
+    say_left_out(check_data(roots, [split]))
+    pictures = find_test_images(roots) if kitti_submission else None
     if pictures:
         check_pictures(list(pictures.by_name.values()))
     frames = record.frames(split)
     evaluation = evaluate_frames(
         program,
         frames,
-        members=members,
-        fitted_on=record.split,
-        fitted=set(record.fit_frames),
-        data=record.data,
+        run=run,
+        record=record,
+        step=loaded.members[0].step,
         split=split,
         threshold=threshold,
         num_robustness_frames=robustness_frames,
-        leak=measure_leak(record.all_frames(), network_random),
     )
     if pictures and kitti_submission:
         write_submission(program, pictures, kitti_submission, config=record.config)
         for warning in pictures.warnings:
             typer.echo(f"warning: {warning}", err=True)
-    name = f"{evaluation.dataset.replace(' ', '-').lower()}-{split.replace(':', '-')}"
-    name += "".join(f"-with-{Path(other.uri).name}" for other in places[1:]) + views.suffix
+    name = f"{evaluation.dataset.replace(' ', '-').lower()}-{split.replace(':', '-')}{views.suffix}"
     with temporary_folder() as folder:
         (folder / "metrics.json").write_text(evaluation.model_dump_json(indent=2) + "\n")
-        report = render_report(evaluation, show_cases(program, frames, evaluation), pictures)
+        report = render_report(evaluation, draw_examples(program, frames, evaluation), pictures)
         (folder / "report.html").write_text(report)
-        (places[0] / "evaluation").upload(folder, name)
+        (place / "evaluation").upload(folder, name)
     print_scores(evaluation)
-    typer.echo(f"wrote {places[0] / 'evaluation' / name / 'report.html'} and metrics.json beside it")
+    typer.echo(f"wrote {place / 'evaluation' / name / 'report.html'} and metrics.json beside it")
     if pictures:
         typer.echo(
             f"wrote {len(pictures.by_name)} files for KITTI's devkit, which makes them bird's-eye views, "
@@ -233,28 +218,28 @@ def evaluate(
 
 @app.command()
 def publish(
-    run: Annotated[list[str], typer.Option(help=RUNS_HELP)],
+    run: Annotated[str, typer.Option(help=RUN_HELP)],
     store: Annotated[str, typer.Option(help=f"Where all artefacts are{PLACE}.")],
     name: Annotated[str, typer.Option(help="Model name, such as road-small.")],
     version: Annotated[str, typer.Option(help="Version, never used before.")],
-    evaluation: Annotated[str, typer.Option(help="metrics.json of evaluate: of the same runs, or the same recipes.")],
+    evaluation: Annotated[str, typer.Option(help="metrics.json of this run, or of the same recipe.")],
     mirror: Annotated[bool, typer.Option("--mirror", help=MIRROR_HELP)] = False,
     scales: Annotated[str, typer.Option(help=SCALES_HELP)] = "1",
     int8: Annotated[
         bool,
-        typer.Option("--int8", help="Add an int8 program, if it scores as well; needs the first run's data."),
+        typer.Option("--int8", help="Add an int8 program, if it scores as well; needs the run's data."),
     ] = False,
 ) -> None:
-    """Export the newest checkpoint of a run, or the mean of several, as an artefact for `roadseg-serve run --model`."""
+    """Export the newest checkpoint of a run as an artefact for `roadseg-serve run --model`."""
     from roadseg_train.storage.path import reach  # noqa: PLC0415  # libraries take seconds to import
 
     views = parse_views(mirror, scales)
-    places, models, metrics = [reach(one) for one in run], reach(store), reach(evaluation)
+    place, models, metrics = reach(run), reach(store), reach(evaluation)
     from roadseg_train.evaluate.evaluate import read_evaluation  # noqa: PLC0415
     from roadseg_train.fit.run import load_runs  # noqa: PLC0415
     from roadseg_train.publish import artefact  # noqa: PLC0415
 
-    loaded = load_runs(places, views=views)
+    loaded = load_runs([place], views=views)
     int8_frames = None
     if int8:
         from roadseg_train.publish.quantise import choose_frames  # noqa: PLC0415
@@ -265,14 +250,14 @@ def publish(
         name,
         version,
         program=loaded.program,
-        members=loaded.members,
-        fitted_on=loaded.record.split,
+        record=loaded.record,
+        step=loaded.members[0].step,
         evaluation=read_evaluation(metrics),
         int8_frames=int8_frames,
     )
     if published.quantisation:
         typer.echo(published.quantisation.text())
-    typer.echo(f"published {published.place}; next: roadseg-serve run --model {published.place}")
+    typer.echo(f"published {published.path}; next: roadseg-serve run --model {published.path}")
 
 
 def say_left_out(pictures: Sequence[Path]) -> None:
