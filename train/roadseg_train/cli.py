@@ -164,16 +164,16 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score the newest checkpoint of a run on a split, and write report.html and metrics.json into the run."""
-    from roadseg_train.storage.folder import temporary_folder  # noqa: PLC0415  # libraries take seconds to import
-    from roadseg_train.storage.path import reach  # noqa: PLC0415  # libraries take seconds to import
+    from roadseg_train.storage.local import temporary_folder  # noqa: PLC0415  # libraries take seconds to import
+    from roadseg_train.storage.path import reach  # noqa: PLC0415
 
     views = parse_views(mirror, scales)
     place, uris = reach(run), [reach(folder).uri for folder in data or []]
     from roadseg_train.data.check import check_data, check_images  # noqa: PLC0415
-    from roadseg_train.evaluate.cases import show_cases  # noqa: PLC0415
     from roadseg_train.evaluate.evaluate import evaluate_frames  # noqa: PLC0415
+    from roadseg_train.evaluate.examples import draw_examples  # noqa: PLC0415
     from roadseg_train.evaluate.report import render_report  # noqa: PLC0415
-    from roadseg_train.evaluate.submission import find_test_pictures, write_submission  # noqa: PLC0415
+    from roadseg_train.evaluate.submission import find_test_images, write_submission  # noqa: PLC0415
     from roadseg_train.fit.run import fetch, load_run  # noqa: PLC0415
 
     loaded = load_run(place, views=views)
@@ -182,37 +182,35 @@ def evaluate(
         record = record.model_copy(update={"data": uris})
     roots = fetch(record.data)
     print_left_out(check_data(roots, [split]))
-    pictures = find_test_pictures(roots) if kitti_submission else None
-    if pictures:
-        check_images(list(pictures.by_name.values()))
+    images = find_test_images(roots) if kitti_submission else None
+    if images:
+        check_images(list(images.by_name.values()))
     frames = record.frames(split)
     evaluation = evaluate_frames(
         program,
         frames,
-        members=[loaded.member],
-        fitted_on=record.split,
-        fitted=set(record.fit_frames),
-        data=record.data,
+        run=run,
+        record=record,
+        step=loaded.step,
         split=split,
         threshold=threshold,
         num_robustness_frames=robustness_frames,
-        leak=None,
     )
-    if pictures and kitti_submission:
-        write_submission(program, pictures, kitti_submission, config=record.config)
-        for warning in pictures.warnings:
+    if images and kitti_submission:
+        write_submission(program, images, kitti_submission, config=record.config)
+        for warning in images.warnings:
             typer.echo(f"warning: {warning}", err=True)
     name = f"{evaluation.dataset.replace(' ', '-').lower()}-{split.replace(':', '-')}{views.suffix}"
     with temporary_folder() as folder:
         (folder / "metrics.json").write_text(evaluation.model_dump_json(indent=2) + "\n")
-        report = render_report(evaluation, show_cases(program, frames, evaluation), pictures)
+        report = render_report(evaluation, draw_examples(program, frames, evaluation), images)
         (folder / "report.html").write_text(report)
         (place / "evaluation").upload(folder, name)
     print_scores(evaluation)
     typer.echo(f"wrote {place / 'evaluation' / name / 'report.html'} and metrics.json beside it")
-    if pictures:
+    if images:
         typer.echo(
-            f"wrote {len(pictures.by_name)} files to {kitti_submission}; convert them to bird's-eye views with "
+            f"wrote {len(images.by_name)} files to {kitti_submission}; convert them to bird's-eye views with "
             "KITTI's devkit"
         )
 
@@ -253,14 +251,14 @@ def publish(
         name,
         version,
         program=loaded.program,
-        members=[loaded.member],
-        fitted_on=loaded.record.split,
+        record=loaded.record,
+        step=loaded.step,
         evaluation=read_evaluation(metrics),
         int8_frames=int8_frames,
     )
     if published.quantisation:
         typer.echo(published.quantisation.text())
-    typer.echo(f"published {published.place}; next: roadseg-serve run --model {published.place}")
+    typer.echo(f"published {published.path}; next: roadseg-serve run --model {published.path}")
 
 
 def print_left_out(images: Sequence[Path]) -> None:

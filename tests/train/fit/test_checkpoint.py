@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from roadseg_train.fit import checkpoint
-from roadseg_train.storage.folder import Folder
+from roadseg_train.storage.local import LocalPath
 from roadseg_train.storage.path import StoragePath
-from roadseg_train.storage.s3 import S3Folder
+from roadseg_train.storage.s3 import S3Path
 from tests.seaweed import Seaweed
 
 
@@ -80,11 +80,11 @@ def test_a_writer_that_is_killed_leaves_the_former_checkpoint(
     place: StoragePath, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     def has_begun() -> bool:
-        if isinstance(place, Folder):
+        if isinstance(place, LocalPath):
             return (place.path / checkpoint.folder_name(2) / ".partial_state.pt").exists()
-        assert isinstance(place, S3Folder)
+        assert isinstance(place, S3Path)
         seaweed: Seaweed = request.getfixturevalue("seaweed")
-        uploads = seaweed.client.list_multipart_uploads(Bucket=place.bucket, Prefix=place.prefix)
+        uploads = seaweed.client.list_multipart_uploads(Bucket=place.bucket, Prefix=place.key)
         return "Uploads" in uploads
 
     environment = os.environ | {"TMPDIR": str(tmp_path)}  # where what it leaves is cleaned away
@@ -144,5 +144,5 @@ def test_a_full_disk_leaves_the_former_checkpoint(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     told, left = done.stdout.splitlines()
     state = disk / "run" / "checkpoint_0000002" / "state.pt"
-    assert told.startswith(f"{state} cannot be used (No space left on device); make room there")
+    assert told.startswith(f"cannot use {state} (No space left on device); free some space")
     assert left == "1 ['checkpoint_0000001', 'checkpoint_0000002'] []"

@@ -72,8 +72,7 @@ def test_networks_of_any_widths_are_quantised(
     tmp_path: Path, camvid: Path, config: TrainConfig, program: RoadProgram, several: bool
 ) -> None:
     if several:
-        networks = (*program.networks, round_to_half(UNet((4, 12)).eval()))
-        program = RoadProgram(*networks, views=Views(mirror=True, scales=(0.5, 1.5))).eval()
+        program = RoadProgram(round_to_half(UNet((4, 12)).eval()), views=Views(mirror=True, scales=(0.5, 1.5))).eval()
     export_programs(program, tmp_path, multiple_px=config.multiple_px)
     frames = choose_frames(RunRecord.of(config=config, data=[str(camvid)], split="fit"))
     quantisation = quantise_program(tmp_path, frames, rule=SizeRule.of(config), threshold=0.5)

@@ -6,7 +6,7 @@ import pytest
 
 from roadseg_train.errors import StorageError
 from roadseg_train.storage.path import StoragePath, for_ray, storage_path
-from roadseg_train.storage.s3 import RayStorage, S3Folder
+from roadseg_train.storage.s3 import RayStorage, S3Path
 
 
 def test_text_is_written_read_and_listed(place: StoragePath) -> None:
@@ -94,8 +94,8 @@ def test_what_is_no_place_is_refused(uri: str) -> None:
 def test_a_place_has_one_name_for_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert (storage_path("runs/a").uri, str(storage_path("runs/a"))) == (str(tmp_path / "runs" / "a"), "runs/a")
-    assert storage_path("s3://bucket/runs/a/") == S3Folder("bucket", "runs/a")
-    assert storage_path("s3://bucket") / "a" == S3Folder("bucket", "a")
+    assert storage_path("s3://bucket/runs/a/") == S3Path("bucket", "runs/a")
+    assert storage_path("s3://bucket") / "a" == S3Path("bucket", "a")
 
 
 def test_ray_is_told_where_a_place_is(tmp_path: Path) -> None:

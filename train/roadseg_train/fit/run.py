@@ -16,7 +16,7 @@ from roadseg_train.fit import checkpoint
 from roadseg_train.network.half import round_to_half
 from roadseg_train.network.model import RoadProgram
 from roadseg_train.network.views import Views
-from roadseg_train.storage.mirror import mirror
+from roadseg_train.storage.cache import local_copy
 from roadseg_train.storage.path import StoragePath, storage_path
 
 RECORD = "run.json"
@@ -57,16 +57,6 @@ class RunRecord(BaseModel):
         return self.frames(other) if other else []
 
 
-class Member(BaseModel):
-    """The weights of a run: its location, its configuration and the step of the checkpoint."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    run: str
-    config: TrainConfig
-    step: int
-
-
 @dataclass(frozen=True)
 class LoadedRun:
     """A run and the weights of its newest checkpoint, after `step` steps, as the program to publish, in eval mode."""
@@ -82,7 +72,7 @@ def fetch(data: Sequence[str]) -> list[Path]:
     Raises:
         StorageError: a dataset cannot be downloaded.
     """
-    return [mirror(storage_path(uri), IMAGE_SUFFIXES) for uri in data]
+    return [local_copy(storage_path(uri), IMAGE_SUFFIXES) for uri in data]
 
 
 def open_run(run: StoragePath, record: RunRecord) -> None:
