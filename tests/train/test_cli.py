@@ -110,9 +110,8 @@ def test_evaluate_elsewhere_once_the_runs_own_data_is_gone(tmp_path: Path, camvi
 
     done = roadseg_train("evaluate", "--run", run)
     assert done.returncode == 1
-    assert (
-        done.stderr
-        == f"error: {data} is not a dataset folder; expected train/ beside trainannot/ (CamVid, SegNet layout) "
+    assert done.stderr == (
+        f"error: {data} is not a dataset folder; expected train/ beside trainannot/ (CamVid, SegNet layout) "
         "or training/image_2/ beside training/gt_image_2/ (KITTI Road)\n"
     )
 

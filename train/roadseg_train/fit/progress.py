@@ -128,10 +128,10 @@ class ProgressDisplay:
     def show(self, progress: Progress) -> None:
         """Show the progress after a step."""
         if sys.stderr.isatty():
-            form = "{desc} |{bar}| {n_fmt}/{total_fmt}"
-            self._bar = self._bar or tqdm(
-                initial=progress.step - 1, total=progress.num_steps, bar_format=form, dynamic_ncols=True
-            )
+            if self._bar is None:
+                form = "{desc} |{bar}| {n_fmt}/{total_fmt}"
+                done, total = progress.step - 1, progress.num_steps
+                self._bar = tqdm(initial=done, total=total, bar_format=form, dynamic_ncols=True)
             self._bar.set_description(progress.figures(), refresh=False)
             self._bar.update()
         elif time.monotonic() >= self._next_line_s or progress.step == progress.num_steps:
