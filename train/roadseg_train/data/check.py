@@ -1,9 +1,8 @@
 """The check of all data before any work, which reports every bad file at once."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -50,31 +49,29 @@ def check_images(paths: Sequence[Path]) -> None:
     Raises:
         InvalidDataError: lists every image that cannot.
     """
-    problems = _check_each(_check_image, paths)
+    problems = _check_each(lambda path: _read(lambda: read_image(path))[1], paths)
     if problems:
         raise InvalidDataError(problems)
 
 
 def check_frame(frame: Frame) -> list[Problem]:
     """Everything that is wrong with the contents of a frame's files."""
-    problems: list[Problem] = []
-    with _collect(problems):
-        image_HWC = read_image(frame.image)
-    with _collect(problems):
-        target_HW = read_target(frame)
-    if not problems:
-        with _collect(problems):
-            check_size(frame, image_HWC, target_HW)
+    image_HWC, problems = _read(lambda: read_image(frame.image))
+    target_HW, mask_problems = _read(lambda: read_target(frame))
+    problems += mask_problems
+    if image_HWC is not None and target_HW is not None:
+        problems += _read(lambda: check_size(frame, image_HWC, target_HW))[1]
         if _is_lane_mask(frame, target_HW):
             problems.append(Problem(frame.mask, ProblemKind.LANE_MASK))
     return problems
 
 
-def _check_image(path: Path) -> list[Problem]:
-    problems: list[Problem] = []
-    with _collect(problems):
-        read_image(path)
-    return problems
+def _read(read: Callable[[], T]) -> tuple[T | None, list[Problem]]:
+    """The result of `read`, or what is wrong."""
+    try:
+        return read(), []
+    except InvalidDataError as error:
+        return None, list(error.problems)
 
 
 def _check_each(check: Callable[[T], list[Problem]], items: Sequence[T]) -> list[Problem]:
@@ -84,20 +81,10 @@ def _check_each(check: Callable[[T], list[Problem]], items: Sequence[T]) -> list
         return [problem for found in checks for problem in found]
 
 
-@contextmanager
-def _collect(problems: list[Problem]) -> Iterator[None]:
-    try:
-        yield
-    except InvalidDataError as error:
-        problems += error.problems
-
-
 def _is_lane_mask(frame: Frame, target_HW: UInt8Array) -> bool:
     """Whether a KITTI road mask equals the lane mask beside it."""
     lane = replace(frame, mask=frame.mask.with_name(frame.mask.name.replace("_road_", "_lane_")))
     if frame.form != "kitti" or not lane.mask.is_file():
         return False
-    try:
-        return np.array_equal(target_HW, read_target(lane))
-    except InvalidDataError:
-        return False  # lane masks are not used, so a damaged one does not matter
+    lane_HW, _ = _read(lambda: read_target(lane))  # lane masks are not used, so a damaged one does not matter
+    return lane_HW is not None and np.array_equal(target_HW, lane_HW)

@@ -38,15 +38,8 @@ class ProblemKind(Enum):
         "lane masks mark only the car's own lane; copy the _road_ mask from the original dataset",
     )
 
-    @property
-    def what(self) -> str:
-        """What is wrong, to follow a file name."""
-        return self.value[0]
-
-    @property
-    def remedy(self) -> str:
-        """How to fix it."""
-        return self.value[1]
+    def __init__(self, what: str, remedy: str) -> None:
+        self.what, self.remedy = what, remedy  # to follow a file name
 
 
 @dataclass(frozen=True)

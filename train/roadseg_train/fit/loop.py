@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Protocol
@@ -130,19 +131,16 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Everything needed to resume."""
-        return {
-            "step": self.step,
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
+        return {"step": self.step} | {name: part.state_dict() for name, part in self._parts().items()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Resume from a state of the same configuration."""
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
         self.step = state["step"]
+
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        return {"network": self.network, "average": self.average, "optimizer": self.optimizer}
 
 
 def train(
@@ -157,12 +155,8 @@ def train(
     """
     config, (rank, num_workers) = record.config, rank_and_size()
     check_shares(config, num_workers)
-    trainer, totals = Trainer(config, device, compiled=options.compiled), Totals()
-    state = checkpoint.read_newest(run)
-    if state is not None:
-        totals = Totals.model_validate(state.pop("totals"))
-        trainer.restore(state)
-    del state  # as large as the network, its average and the optimiser together
+    trainer = Trainer(config, device, compiled=options.compiled)
+    totals = _resume(trainer, run)
     precision = f"{device} in {trainer.dtype_reason}"
     if rank == 0:
         print(f"training on {precision}", flush=True)
@@ -182,50 +176,37 @@ def train(
     with contextlib.ExitStack() as stack:
         curves = stack.enter_context(Curves(run, trainer.step, config.batch_size, totals)) if rank == 0 else None
         while trainer.step < config.num_steps and action is not Action.STOP:
-            with clock.wait():
-                micro_batches = [next(batches) for _ in range(config.accumulate)]
-            with clock.compute():
-                losses = trainer.train_step(micro_batches)
+            started = time.perf_counter()
+            micro_batches = [next(batches) for _ in range(config.accumulate)]
+            ready = time.perf_counter()
+            losses = trainer.train_step(micro_batches)
+            done = time.perf_counter()
+            clock.add_step(ready - started, done - ready)
             recent_losses.append(losses["loss"])
             last = trainer.step == config.num_steps
             if curves:
-                host.show(_progress(trainer, clock, losses["loss"]))
+                host.show(_progress(trainer, clock, losses["loss"], totals.last_heldout.get("road_iou")))
                 rate = learning_rate(trainer.step - 1, config)
                 curves.after_step(trainer.step, losses, learning_rate=rate, last=last)
             action = host.next_action()
             due = last or trainer.step % options.checkpoint_every_steps == 0
             if not due and action is Action.CONTINUE:
                 continue
-            with clock.checkpoint():
-                mean_loss = sum(recent_losses) / len(recent_losses)
-                recent_losses.clear()
-                metrics = {"loss": mean_loss, "step": float(trainer.step)}
-                if curves:
-                    scores: dict[str, float] = {}
-                    if due and heldout_frames:  # a machine that may be taken away has no time for it
-                        scores = _score(trainer, heldout_frames)
-                        totals.note_scores(trainer.step, scores)
-                        metrics |= {f"heldout_{name}": value for name, value in scores.items()}
-                    curves.after_checkpoint(trainer.step, scores)
-                    state = trainer.state() | {"totals": totals.model_dump()}
-                    checkpoint.save(run, state, step=trainer.step, metrics=metrics)
-                host.report(metrics)
-    num_images = trainer.step * config.batch_size
-    return Summary(
-        stopped=trainer.step < config.num_steps,
-        step=trainer.step,
-        num_steps=config.num_steps,
-        num_images=num_images,
-        duration_s=totals.steps_s + totals.checkpoint_s,
-        images_per_s=num_images / totals.steps_s,
-        data_wait_share=totals.wait_s / totals.steps_s,
-        loss=mean_loss,
-        best_step=totals.best_step,
-        best_heldout=totals.best_heldout,
-        last_heldout=totals.last_heldout,
-        num_workers=num_workers,
-        device=precision,
-    )
+            mean_loss = sum(recent_losses) / len(recent_losses)
+            recent_losses.clear()
+            metrics = {"loss": mean_loss, "step": float(trainer.step)}
+            if curves:
+                scores: dict[str, float] = {}
+                if due and heldout_frames:  # a machine that may be taken away has no time for it
+                    scores = _score(trainer, heldout_frames)
+                    totals.note_scores(trainer.step, scores)
+                    metrics |= {f"heldout_{name}": value for name, value in scores.items()}
+                curves.after_checkpoint(trainer.step, scores)
+                state = trainer.state() | {"totals": totals.model_dump()}
+                checkpoint.save(run, state, step=trainer.step, metrics=metrics)
+            host.report(metrics)
+            totals.checkpoint_s += time.perf_counter() - done
+    return _summary(trainer, totals, loss=mean_loss, num_workers=num_workers, device=precision)
 
 
 def check_shares(config: TrainConfig, num_workers: int) -> None:
@@ -273,15 +254,44 @@ def choose_dtype(config: TrainConfig, device: torch.device) -> tuple[torch.dtype
     return torch.float32, "float32, because this CPU would have to emulate bfloat16"
 
 
-def _progress(trainer: Trainer, clock: Clock, loss: float) -> Progress:
+def _resume(trainer: Trainer, run: StoragePath) -> Totals:
+    """Restore the newest checkpoint, if there is one, and return the totals of the run."""
+    state = checkpoint.read_newest(run)
+    if state is None:
+        return Totals()
+    totals = Totals.model_validate(state.pop("totals"))
+    trainer.restore(state)
+    return totals
+
+
+def _progress(trainer: Trainer, clock: Clock, loss: float, heldout_iou: float | None) -> Progress:
     return Progress(
         step=trainer.step,
         num_steps=trainer.config.num_steps,
         loss=loss,
-        heldout_iou=clock.totals.last_heldout.get("road_iou"),
+        heldout_iou=heldout_iou,
         images_per_s=trainer.config.batch_size / clock.step_s,
         wait_share=clock.wait_share,
         left_s=clock.step_s * (trainer.config.num_steps - trainer.step),
+    )
+
+
+def _summary(trainer: Trainer, totals: Totals, *, loss: float | None, num_workers: int, device: str) -> Summary:
+    num_images = trainer.step * trainer.config.batch_size
+    return Summary(
+        stopped=trainer.step < trainer.config.num_steps,
+        step=trainer.step,
+        num_steps=trainer.config.num_steps,
+        num_images=num_images,
+        duration_s=totals.steps_s + totals.checkpoint_s,
+        images_per_s=num_images / totals.steps_s,
+        data_wait_share=totals.wait_s / totals.steps_s,
+        loss=loss,
+        best_step=totals.best_step,
+        best_heldout=totals.best_heldout,
+        last_heldout=totals.last_heldout,
+        num_workers=num_workers,
+        device=device,
     )
 
 

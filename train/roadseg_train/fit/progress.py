@@ -3,8 +3,6 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -41,39 +39,20 @@ class Totals(BaseModel):
 
 
 class Clock:
-    """Times the waits, computations and checkpoints, and adds them to the totals of the run.
+    """Adds the duration of each step to the totals of a run, and knows the current speed.
 
     A step is a wait for its batch, in which the device is idle, and the computation, which ends when the loss is known.
     """
 
     def __init__(self, totals: Totals) -> None:
-        self.totals = totals
+        self._totals = totals
         self._recent: deque[tuple[float, float]] = deque(maxlen=NUM_RECENT_STEPS)
-        self._wait_s = 0.0
 
-    @contextmanager
-    def wait(self) -> Iterator[None]:
-        """Time the wait for a batch."""
-        started = time.perf_counter()
-        yield
-        self._wait_s = time.perf_counter() - started
-        self.totals.wait_s += self._wait_s
-
-    @contextmanager
-    def compute(self) -> Iterator[None]:
-        """Time the computation of a step, after its wait."""
-        started = time.perf_counter()
-        yield
-        compute_s = time.perf_counter() - started
-        self.totals.compute_s += compute_s
-        self._recent.append((self._wait_s, compute_s))
-
-    @contextmanager
-    def checkpoint(self) -> Iterator[None]:
-        """Time scoring and saving."""
-        started = time.perf_counter()
-        yield
-        self.totals.checkpoint_s += time.perf_counter() - started
+    def add_step(self, wait_s: float, compute_s: float) -> None:
+        """Add a step."""
+        self._totals.wait_s += wait_s
+        self._totals.compute_s += compute_s
+        self._recent.append((wait_s, compute_s))
 
     @property
     def step_s(self) -> float:
@@ -88,25 +67,15 @@ class Clock:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """How far a run is."""
 
-    Attributes:
-        step: steps done.
-        num_steps: steps in all.
-        loss: of the last step.
-        heldout_iou: road IoU of the held-out frames at the last checkpoint, or None.
-        images_per_s: over all workers.
-        wait_share: share of the steps' time spent waiting for data.
-        left_s: until the last step, at the current speed.
-    """
-
-    step: int
+    step: int  # done
     num_steps: int
-    loss: float
-    heldout_iou: float | None
-    images_per_s: float
-    wait_share: float
-    left_s: float
+    loss: float  # of the last step
+    heldout_iou: float | None  # road IoU at the last checkpoint
+    images_per_s: float  # over all workers
+    wait_share: float  # of the recent steps
+    left_s: float  # until the last step, at the current speed
 
     def figures(self) -> str:
         """Everything but the steps, to stand beside a bar."""
@@ -145,38 +114,23 @@ class ProgressDisplay:
 
 
 class Summary(BaseModel):
-    """summary.json: the cost and the result of a run, finished or stopped.
-
-    Attributes:
-        stopped: whether it was stopped before the last step.
-        step: steps done of `num_steps`.
-        num_images: crops seen, over all workers.
-        duration_s: steps and checkpoints of all starts together.
-        images_per_s: during steps.
-        data_wait_share: share of the steps' time spent waiting for data.
-        loss: mean since the last checkpoint but one; None if this start had no steps left to do.
-        best_step: the step of `best_heldout`.
-        best_heldout: scores of the held-out frames when road IoU was highest; empty without such frames.
-        last_heldout: scores at the last checkpoint.
-        num_workers: at the end.
-        device: what each worker computed on, and in which precision.
-    """
+    """summary.json: the cost and the result of a run, finished or stopped, over all its starts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    stopped: bool
-    step: int
+    stopped: bool  # before the last step
+    step: int  # done
     num_steps: int
-    num_images: int
-    duration_s: float
-    images_per_s: float
-    data_wait_share: float
-    loss: float | None
+    num_images: int  # crops seen, over all workers
+    duration_s: float  # steps and checkpoints
+    images_per_s: float  # during steps
+    data_wait_share: float  # of the steps' time
+    loss: float | None  # mean since the last checkpoint but one; None if this start had no steps left to do
     best_step: int | None
-    best_heldout: dict[str, float]
+    best_heldout: dict[str, float]  # when road IoU was highest; empty without held-out frames
     last_heldout: dict[str, float]
-    num_workers: int
-    device: str
+    num_workers: int  # at the end
+    device: str  # of each worker, and the precision
 
     def text(self, run: str) -> str:
         """The summary for people."""

@@ -19,12 +19,8 @@ class DriverMetrics:
     def __init__(self, run: str) -> None:
         self._tags = {"run": run}
         self._ended = threading.Event()
-        self._running = Gauge(
-            "roadseg_train_running", description="1 while the driver of the run is running.", tag_keys=RUN_TAG
-        )
-        self._starts = Counter(
-            "roadseg_train_starts", description="Times the workers of the run were started.", tag_keys=RUN_TAG
-        )
+        self._running = _gauge("running", "1 while the driver of the run is running.")
+        self._starts = _counter("starts", "Times the workers of the run were started.")
         threading.Thread(target=self._repeat, daemon=True).start()
 
     def _repeat(self) -> None:
@@ -46,37 +42,37 @@ class WorkerMetrics:
 
     def __init__(self, run: str) -> None:
         self._tags = {"run": run}
-        self._gauges = {
-            name: Gauge(f"roadseg_train_{name}", description=description, tag_keys=RUN_TAG)
-            for name, description in {
-                "step": "Steps done, including those before a resume.",
-                "last_step": "Steps in all.",
-                "loss": "Loss of the last step.",
-                "heldout_iou": "Road IoU of the held-out frames at the newest checkpoint.",
-                "images_per_second": "Images per second, over all workers.",
-                "data_wait_share": "Share of the recent steps that the first worker spent waiting for data.",
-            }.items()
-        }
-        self._steps = Counter(
-            "roadseg_train_steps", description="Steps that this worker took part in.", tag_keys=RUN_TAG
-        )
-        self._checkpoints = Counter("roadseg_train_checkpoints", description="Checkpoints written.", tag_keys=RUN_TAG)
+        self._step = _gauge("step", "Steps done, including those before a resume.")
+        self._last_step = _gauge("last_step", "Steps in all.")
+        self._loss = _gauge("loss", "Loss of the last step.")
+        self._heldout_iou = _gauge("heldout_iou", "Road IoU of the held-out frames at the newest checkpoint.")
+        self._speed = _gauge("images_per_second", "Images per second, over all workers.")
+        self._wait = _gauge("data_wait_share", "Share of the recent steps spent waiting for data by the first worker.")
+        self._steps = _counter("steps", "Steps that this worker took part in.")
+        self._checkpoints = _counter("checkpoints", "Checkpoints written.")
 
     def note_step(self, progress: Progress) -> None:
         """Note a step."""
-        values = {
-            "step": progress.step,
-            "last_step": progress.num_steps,
-            "loss": progress.loss,
-            "heldout_iou": progress.heldout_iou,
-            "images_per_second": progress.images_per_s,
-            "data_wait_share": progress.wait_share,
-        }
-        for name, value in values.items():
+        for gauge, value in (
+            (self._step, progress.step),
+            (self._last_step, progress.num_steps),
+            (self._loss, progress.loss),
+            (self._heldout_iou, progress.heldout_iou),
+            (self._speed, progress.images_per_s),
+            (self._wait, progress.wait_share),
+        ):
             if value is not None:
-                self._gauges[name].set(value, tags=self._tags)
+                gauge.set(value, tags=self._tags)
         self._steps.inc(tags=self._tags)
 
     def note_checkpoint(self) -> None:
         """Note a checkpoint."""
         self._checkpoints.inc(tags=self._tags)
+
+
+def _gauge(name: str, description: str) -> Gauge:
+    return Gauge(f"roadseg_train_{name}", description=description, tag_keys=RUN_TAG)
+
+
+def _counter(name: str, description: str) -> Counter:
+    return Counter(f"roadseg_train_{name}", description=description, tag_keys=RUN_TAG)
