@@ -15,32 +15,27 @@ from roadseg_train.network.model import RoadProgram
 Float32Array = npt.NDArray[np.float32]
 
 
-@torch.inference_mode()
-def predict_input(program: RoadProgram, image_HWC: UInt8Array, rule: SizeRule) -> Float32Array:
-    """Road probability of an image at the size of the model input.
+def to_frame(prob_HW: Float32Array, rule: SizeRule, height: int, width: int) -> UInt8Array:
+    """Scale a probability from the size of the model input to that of the image: prob_HW, uint8, 255 is certain.
 
     Args:
-        program: in eval mode.
-        image_HWC: RGB uint8 of any size.
-        rule: how to scale it.
-
-    Returns:
-        prob_HW, float32 in [0, 1]; the image is its top left part of `rule.scale` size.
+        prob_HW: float32 in [0, 1]; the image is its top left part of `rule.scale` size.
+        rule: how the image was scaled.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
     """
-    device = next(program.parameters()).device
-    batch = torch.from_numpy(scale_and_pad(image_HWC, rule)[None]).to(device)
-    prob_HW: Float32Array = program(batch)[0].cpu().numpy()
-    return prob_HW
-
-
-def to_frame(prob_HW: Float32Array, rule: SizeRule, height: int, width: int) -> UInt8Array:
-    """Scale a result of `predict_input` to the image's own size, as served: prob_HW, uint8, 255 is certain."""
     return crop_and_scale_back((prob_HW * 255 + 0.5).astype(np.uint8), rule, height, width)
 
 
+@torch.inference_mode()
 def predict(program: RoadProgram, image_HWC: UInt8Array, rule: SizeRule) -> UInt8Array:
-    """Road probability of an image at its own size: prob_HW, uint8, 255 is certain."""
-    return to_frame(predict_input(program, image_HWC, rule), rule, *image_HWC.shape[:2])
+    """Road probability of an RGB uint8 image at its own size: prob_HW, uint8, 255 is certain.
+
+    The program must be in eval mode.
+    """
+    device = next(program.parameters()).device
+    batch_BHWC = torch.from_numpy(scale_and_pad(image_HWC, rule)[None]).to(device)
+    return to_frame(program(batch_BHWC)[0].cpu().numpy(), rule, *image_HWC.shape[:2])
 
 
 def predict_frames(program: RoadProgram, frames: Sequence[Frame], config: TrainConfig) -> Iterator[Histogram]:
