@@ -1,10 +1,10 @@
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from roadseg_train.config import TrainConfig
 from roadseg_train.data.dataset import read_image
@@ -53,21 +53,16 @@ def test_int8_is_published_up_to_the_allowed_drop(road_iou_int8: float, offered:
     assert ("not published" not in quantisation.text()) == offered
 
 
-def test_the_first_and_last_convolutions_stay_float() -> None:
-    # A network at two scales: cast, then for each scale conv, relu, conv, relu, conv, then their mean and its sigmoid.
-    nodes = [onnx.helper.make_node("Cast", ["image"], ["x"], "cast", to=1)]
-    for name in ("a", "b"):
-        values = ["x", *(f"{name}{place}" for place in range(5))]
-        for place, (before, after) in enumerate(pairwise(values)):
-            kind = "Relu" if place % 2 else "Conv"
-            weights = [] if kind == "Relu" else [f"{after}.weight"]
-            nodes.append(onnx.helper.make_node(kind, [before, *weights], [after], f"{name}{place}"))
-    nodes += [
-        onnx.helper.make_node("Mean", ["a4", "b4"], ["mean"], "mean"),
-        onnx.helper.make_node("Sigmoid", ["mean"], ["prob"], "sigmoid"),
-    ]
-    graph = onnx.helper.make_graph(nodes, "two", [], [])
-    assert set(float_convolutions(graph)) == {"a0", "b0", "a4", "b4"}
+@pytest.mark.parametrize("views", [Views(), Views(scales=(0.5, 1.0))])
+def test_the_first_and_last_convolutions_stay_float(tmp_path: Path, program: RoadProgram, views: Views) -> None:
+    export_programs(RoadProgram(program.network, views=views).eval(), tmp_path, multiple_px=16)
+    quant_pre_process(tmp_path / "model.onnx", tmp_path / "prepared.onnx", skip_symbolic_shape=True)
+    graph = onnx.load(tmp_path / "prepared.onnx").graph
+    # The nodes are sorted: every convolution of a view depends on its first one, and its last depends on all others.
+    names = [node.name for node in graph.node if node.op_type == "Conv"]
+    found = float_convolutions(graph)
+    assert len(found) == 2 * views.count < len(names)
+    assert {names[0], names[-1]} <= set(found)
 
 
 @pytest.mark.parametrize("views", [Views(), Views(mirror=True, scales=(0.5, 1.5))])

@@ -7,16 +7,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
 from roadseg_train.config import TrainConfig
-from roadseg_train.data.dataset import Frame, read_frame
-from roadseg_train.data.geometry import SizeRule
+from roadseg_train.data.dataset import Frame
 from roadseg_train.errors import RunError
 from roadseg_train.evaluate.bootstrap import Intervals, bootstrap, split_into_blocks
 from roadseg_train.evaluate.reliability import Reliability, measure_reliability
 from roadseg_train.evaluate.robustness import Robustness, measure_robustness, spread
 from roadseg_train.fit.run import RunRecord
-from roadseg_train.metrics import Histogram, KittiScores, Scores, confusion, histogram, kitti_scores, pool, score
+from roadseg_train.metrics import Histogram, KittiScores, Scores, confusion, kitti_scores, pool, score
 from roadseg_train.network.model import RoadProgram
-from roadseg_train.network.predict import predict
+from roadseg_train.network.predict import predict_frames
 from roadseg_train.network.views import Scales, Views
 from roadseg_train.storage.path import StoragePath
 
@@ -102,13 +101,9 @@ def evaluate_frames(
     Raises:
         DataError: a frame cannot be read.
     """
-    rule, fitted = SizeRule.of(record.config), set(record.fit_frames)
-    counts: list[Histogram] = []
-    for frame in tqdm(frames, unit="image", desc=split, dynamic_ncols=True):
-        image_HWC, target_HW = read_frame(frame)
-        counts.append(histogram(predict(program, image_HWC, rule), target_HW))
-
-    blocks, pooled = split_into_blocks(frames), pool(counts)
+    shown = tqdm(frames, unit="image", desc=split, dynamic_ncols=True)
+    counts = list(predict_frames(program, shown, record.config))
+    blocks, pooled, fitted = split_into_blocks(frames), pool(counts), set(record.fit_frames)
     drives = {
         drive: [i for i, f in enumerate(frames) if f.drive == drive] for drive in sorted({f.drive for f in frames})
     }

@@ -1,6 +1,6 @@
 """Predictions on frames, scored at each frame's own size, as masks are served."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,7 @@ def predict(program: RoadProgram, image_HWC: UInt8Array, rule: SizeRule) -> UInt
     return to_frame(program(batch_BHWC)[0].cpu().numpy(), rule, *image_HWC.shape[:2])
 
 
-def predict_frames(program: RoadProgram, frames: Sequence[Frame], config: TrainConfig) -> Iterator[Histogram]:
+def predict_frames(program: RoadProgram, frames: Iterable[Frame], config: TrainConfig) -> Iterator[Histogram]:
     """Predict frame by frame and count pixels.
 
     Raises:

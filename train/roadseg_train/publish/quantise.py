@@ -6,7 +6,7 @@ pixels and write the probability, stay float32; they cost little. Quantising the
 2026.4 computes some of those graphs wrongly.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,24 +142,13 @@ def quantise_program(folder: Path, frames: QuantisationFrames, *, rule: SizeRule
 
 
 def float_convolutions(graph: onnx.GraphProto) -> list[str]:
-    """Names of the first and the last convolutions of a graph, one each per view of the image; they stay float32."""
-    nodes = list(graph.node)
-    forwards = [(node, node.input, node.output) for node in nodes]  # ONNX graphs are in topological order
-    backwards = [(node, node.output, node.input) for node in reversed(nodes)]
-    return _first_convolutions(forwards) + _first_convolutions(backwards)
+    """Names of the first and the last convolutions, one each per view: the only ones with 3 inputs or 4 outputs.
 
-
-def _first_convolutions(walk: Iterable[tuple[onnx.NodeProto, Sequence[str], Sequence[str]]]) -> list[str]:
-    """Names of the convolutions that depend on no other; each node comes with its inputs and its outputs."""
-    dependent: set[str] = set()  # values that depend on a convolution
-    first = []
-    for node, inputs, outputs in walk:
-        is_dependent = not dependent.isdisjoint(inputs)
-        if node.op_type == "Conv" and not is_dependent:
-            first.append(node.name)
-        if node.op_type == "Conv" or is_dependent:
-            dependent.update(outputs)
-    return first
+    The network reads RGB, and its head writes the four pixels of a 2x2 block.
+    """
+    shapes = {weights.name: weights.dims for weights in graph.initializer}  # outputs, inputs, height, width
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    return [node.name for node in convolutions if shapes[node.input[1]][0] == 4 or shapes[node.input[1]][1] == 3]
 
 
 def road_iou(onnx_path: Path, frames: Sequence[Frame], *, rule: SizeRule, threshold: float) -> float:
