@@ -20,7 +20,7 @@ from PIL import Image
 
 from docs.scenes import Scene, draw
 from roadseg_serve.engines.batch import quantise
-from roadseg_serve.engines.engine import create_engine
+from roadseg_serve.engines.engine import Engine, create_engine
 from roadseg_serve.messages import UInt8Array
 from roadseg_serve.models import artefact as reader
 from roadseg_serve.models.artefact import Artefact
@@ -162,15 +162,19 @@ def read_pairs(folder: Path) -> list[tuple[UInt8Array, UInt8Array]]:
 def assert_as_accurate(name: str, pairs: Sequence[tuple[UInt8Array, UInt8Array]]) -> None:
     """The bundled int8 program loses no more road IoU than `publish --int8` allows."""
     bundled = reader.read(reader.BUNDLED_FOLDER / reader.BUNDLED[name])
-    float32, int8 = (pooled_road_iou(engine, bundled, pairs) for engine in ("openvino", "openvino-int8"))
+    engines = (
+        create_engine("openvino", bundled, num_threads=2),
+        create_engine("openvino-int8", bundled, num_threads=2),
+    )
+    float32, int8 = (pooled_road_iou(engine, bundled, pairs) for engine in engines)
     assert float32 > 0.6
     assert float32 - int8 <= ALLOWED_DROP, (float32, int8)
 
 
-def pooled_road_iou(engine_name: str, bundled: Artefact, pairs: Sequence[tuple[UInt8Array, UInt8Array]]) -> float:
-    engine, overlap, union = create_engine(engine_name, bundled, num_threads=2), 0, 0
+def pooled_road_iou(engine: Engine, version: Artefact, pairs: Sequence[tuple[UInt8Array, UInt8Array]]) -> float:
+    overlap, union = 0, 0
     for image_HWC, mask_HW in pairs:
-        fitted = fit(image_HWC, bundled.manifest.input.size)
+        fitted = fit(image_HWC, version.manifest.input.size)
         is_predicted = unfit(engine.predict(fitted.input_HWC[None])[0], fitted.placement) >= 128
         is_road, is_labelled = mask_HW == 255, mask_HW != 127
         overlap += int((is_predicted & is_road).sum())
