@@ -20,7 +20,7 @@ def test_scores_by_drive_and_overlap_with_training(evaluate: Evaluate) -> None:
     honest = evaluate(fitted_on="fit")
     assert (honest.num_images, set(honest.by_drive), honest.dataset) == (4, {"0001TP", "0006R0"}, "CamVid")
     assert not honest.seen_in_training
-    # each drive has two pictures: the mean over all is the mean of the two drives' means
+    # each drive has two images: the mean over all is the mean of the two drives' means
     means = [scores.mean_image_iou for scores in honest.by_drive.values()]
     assert honest.overall.mean_image_iou == pytest.approx(sum(means) / 2)
     assert evaluate(fitted_on="train").seen_in_training
@@ -54,7 +54,7 @@ def test_details_of_all_and_of_each_drive(evaluate: Evaluate) -> None:
     assert evaluation.overall_detail.intervals is None  # two blocks are too few
 
 
-def test_one_picture_is_enough(evaluate: Evaluate, frames: list[Frame]) -> None:
+def test_one_image_is_enough(evaluate: Evaluate, frames: list[Frame]) -> None:
     evaluation = evaluate(frames=frames[:1])
     assert evaluation.num_images == 1
     assert evaluation.overall.mean_image_iou == evaluation.overall.road_iou

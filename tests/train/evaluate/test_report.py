@@ -63,9 +63,9 @@ def test_the_page_is_complete_and_self_contained(program: RoadProgram, frames: l
     evaluation = evaluate(num_robustness_frames=1)
     html = render_report(evaluation, draw_examples(program, frames, evaluation), None)
     page = read(html)
-    pictures = [link for link in page.links if link.startswith("data:image/jpeg;base64,")]
-    assert len(pictures) == 4 * 4
-    assert [link for link in page.links if link not in pictures and not link.startswith("#")] == []
+    images = [link for link in page.links if link.startswith("data:image/jpeg;base64,")]
+    assert len(images) == 4 * 4
+    assert [link for link in page.links if link not in images and not link.startswith("#")] == []
     assert re.findall(r"url\((?!#)|@import|@font-face", html) == []
     assert len(page.ids) == len(set(page.ids)) == 3  # the three charts
     for value in (evaluation.overall.road_iou, evaluation.overall.f1, evaluation.overall.max_f):
@@ -134,17 +134,17 @@ def test_names_are_escaped(evaluate: Evaluate) -> None:
 
 
 def test_the_submission_section_lists_what_is_missing(evaluate: Evaluate) -> None:
-    pictures = SubmissionImages({"um_road_000000.png": Path("x")}, ["missing are 95 of 96 um"])
-    page = read(render_report(evaluate(), [], pictures))
+    images = SubmissionImages({"um_road_000000.png": Path("x")}, ["missing are 95 of 96 um"])
+    page = read(render_report(evaluate(), [], images))
     assert "transform2BEV.py" in page.text
     assert "Not complete: missing are 95 of 96 um." in page.text
 
 
 def test_images_shrink_to_a_panel_and_keep_their_shape() -> None:
     uri = encode_jpeg(np.full((375, 1242, 3), 99, dtype=np.uint8))
-    with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as picture:
-        assert picture.size == (560, 169)
-        assert np.asarray(picture).mean() == pytest.approx(99, abs=1)
+    with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as image:
+        assert image.size == (560, 169)
+        assert np.asarray(image).mean() == pytest.approx(99, abs=1)
 
 
 @pytest.mark.parametrize(("drop", "strength"), [(-0.1, "0%"), (0.0, "0%"), (0.25, "50%"), (0.9, "100%")])
