@@ -2,8 +2,8 @@
 
     .venv/dev/bin/python -m bench.ablate --data CamVid --out runs/ablation --group loss --seeds 3
 
-Every run is a `roadseg-train fit` with `--set`; a run that is there already is not repeated, so that a table can be cut
-short, continued and extended. The base is the preset `small` at half its resolution with a short schedule, to be cheap.
+Every run is a `roadseg-train fit` with `--set`. Existing runs are not repeated, so a table can be interrupted, resumed
+and extended. The base is the preset `small` at half its resolution with a short schedule, to be cheap.
 """
 
 import json
@@ -22,14 +22,12 @@ from roadseg_train.fit.progress import SUMMARY, Summary
 PRESET = small()
 HALVED = ("short_side_px", "crop_height_px", "crop_width_px")
 BASE = (*(f"{field}={getattr(PRESET, field) // 2}" for field in HALVED), "coarse_share=0")
-LOVASZ = ("iou_weight=0", "bce_weight=0", "lovasz_weight=1")
 
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
-    "loss": {  # without the class head, which would teach beside them
+    "loss": {  # without the class head, which would add its own loss
         "IoU": ("iou_weight=1", "bce_weight=0", "class_weight=0"),
         "BCE": ("iou_weight=0", "bce_weight=1", "class_weight=0"),
         "0.75 IoU + 0.25 BCE": ("iou_weight=0.75", "bce_weight=0.25", "class_weight=0"),
-        "Lovász": (*LOVASZ, "class_weight=0"),
     },
     "recipe": {
         "the recipe": (),
@@ -38,7 +36,6 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "without degrading": ("degrade_probability=0",),
         "without averaging the weights": ("ema_decay=0",),
         "without the class head": ("class_weight=0",),
-        "Lovász": LOVASZ,
         "2,000 steps": ("num_steps=2000",),
     },
 }
@@ -46,12 +43,12 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
 
 def main(
     data: Annotated[Path, typer.Option(help="CamVid folder.")],
-    out: Annotated[Path, typer.Option(help="Where the runs and the table go.")],
+    out: Annotated[Path, typer.Option(help="Folder for the runs and the table.")],
     group: Annotated[str, typer.Option(help=f"One of: {', '.join(GROUPS)}.")],
     seeds: Annotated[int, typer.Option(min=1)] = 3,
     steps: Annotated[int, typer.Option(min=1)] = 1000,
     split: Annotated[str, typer.Option(help="What to fit on: fit, or without:DRIVE.")] = "fit",
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, of one thread each.")] = 2,
+    jobs: Annotated[int, typer.Option(min=1, help="Parallel runs, of one thread each.")] = 2,
 ) -> None:
     """Run a group of ablations and print its table."""
     variants = GROUPS[group]
@@ -59,10 +56,10 @@ def main(
 
     def measure(variant: str, seed: int) -> float:
         name = f"{group}-{'-'.join(variant.split())}-{split.replace(':', '-')}-{steps}-s{seed}"
-        settings = (*BASE, f"num_steps={steps}", *variants[variant], f"checkpoint_every_steps={steps}")
+        settings = (*BASE, f"num_steps={steps}", *variants[variant])
         return heldout_iou(data, out / name, split, seed, settings)
 
-    # Seed by seed, so that a table that was cut short is still fair.
+    # Seed by seed, so that an interrupted table is still fair.
     cases = [(variant, seed) for seed in range(seeds) for variant in variants]
     with ThreadPoolExecutor(jobs) as pool:
         scores = dict(zip(cases, pool.map(lambda case: measure(*case), cases), strict=True))
@@ -72,7 +69,7 @@ def main(
 
 
 def table(group: str, scores: Mapping[str, Sequence[float]]) -> str:
-    """Mean and spread by variant, each over as many seeds, in Markdown."""
+    """A Markdown table of mean and spread by variant, over the same number of seeds."""
     seeds = len(next(iter(scores.values())))
     lines = [f"| {group} | held-out road IoU, mean of {seeds} | spread (sd) | each |", "|---|---|---|---|"]
     for variant, values in scores.items():
@@ -83,7 +80,7 @@ def table(group: str, scores: Mapping[str, Sequence[float]]) -> str:
 
 
 def heldout_iou(data: Path, run: Path, split: str, seed: int, settings: Sequence[str]) -> float:
-    """Fit unless that was done, and read the score of the last checkpoint."""
+    """Fit, unless the run is complete, and read the score of the last checkpoint."""
     fit_once(data, run, split, seed, PRESET.preset, settings)
     return Summary.model_validate_json((run / SUMMARY).read_text()).last_heldout["road_iou"]
 

@@ -1,8 +1,8 @@
-"""How a recipe does on a drive never seen: leave one drive out, over seeds, for several ways to look at a picture.
+"""How a recipe scores on unseen drives: leave one drive out, over seeds, for several views of each image.
 
     .venv/dev/bin/python -m bench.drives --data CamVid --out runs/drives --seeds 3 --views 1 --views 0.5,1,mirror
 
-Runs that are there already are not repeated, so that a table can be cut short, continued and extended.
+Existing runs are not repeated, so a table can be interrupted, resumed and extended.
 """
 
 import os
@@ -22,7 +22,7 @@ from roadseg_train.config import DEFAULT_THRESHOLD
 from roadseg_train.data.dataset import find_frames
 from roadseg_train.data.split import other_side
 from roadseg_train.fit.progress import SUMMARY, Summary
-from roadseg_train.fit.run import load_runs
+from roadseg_train.fit.run import load_run
 from roadseg_train.metrics import score
 from roadseg_train.network.predict import predict_frames
 from roadseg_train.network.views import Views
@@ -34,16 +34,18 @@ MIRROR = ",mirror"
 
 def main(
     data: Annotated[Path, typer.Option(help="CamVid folder.")],
-    out: Annotated[Path, typer.Option(help="Where the runs go; one folder for one recipe.")],
+    out: Annotated[Path, typer.Option(help="Folder for the runs of this recipe.")],
     preset: Annotated[str, typer.Option(help="Preset of roadseg-train.")] = "small",
-    settings: Annotated[list[str] | None, typer.Option("--set", help="FIELD=VALUE of the preset, replaced.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="FIELD=VALUE: override a field of the preset.")
+    ] = None,
     views: Annotated[list[str] | None, typer.Option(help="Scales, and `mirror`: 1, or 0.5,1,mirror.")] = None,
     seeds: Annotated[int, typer.Option(min=1)] = 3,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, of one thread each.")] = 2,
-    gpu: Annotated[bool, typer.Option("--gpu", help="All on one GPU, which makes their crops too.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Parallel runs, of one thread each.")] = 2,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Run on one GPU, which also makes the crops.")] = False,
 ) -> None:
-    """Fit without each drive and on `fit`, score on what was left out, and print the table."""
-    looks = [views_of(words) for words in views or ["1"]]
+    """Fit without each drive and on `fit`, score on the held-out frames, and print the table."""
+    all_views = [views_of(words) for words in views or ["1"]]
     drives = sorted({frame.drive for frame in find_frames(data) if frame.part != "test"})
     cases = [(split, seed) for seed in range(seeds) for split in (*(f"without:{drive}" for drive in drives), "fit")]
     out.mkdir(parents=True, exist_ok=True)
@@ -53,15 +55,15 @@ def main(
         split, seed = case
         run = out / f"{split.replace(':', '-')}-s{seed}"
         fit_once(data, run, split, seed, preset, settings or [], gpu=gpu)
-        return [road_iou(run, look) for look in looks]
+        return [road_iou(run, each) for each in all_views]
 
     with ThreadPoolExecutor(jobs) as pool:
         scores = dict(zip(cases, pool.map(measure, cases), strict=True))
-    print(table(looks, scores))
+    print(table(all_views, scores))
 
 
 def views_of(words: str) -> Views:
-    """Views written as one word: scales and `mirror`, divided by commas."""
+    """Parse views written as one word: scales and `mirror`, separated by commas."""
     scales = words.removesuffix(MIRROR)
     return parse_views(mirror=scales != words, scales=scales)
 
@@ -69,12 +71,12 @@ def views_of(words: str) -> Views:
 def fit_once(
     data: Path, run: Path, split: str, seed: int, preset: str, settings: Sequence[str], *, gpu: bool = False
 ) -> None:
-    """Fit as a user would, in a process of one thread, to the end of the schedule, unless that was done already."""
+    """Run `roadseg-train fit` in a process of one thread, unless the run is already complete."""
     if (run / SUMMARY).exists() and not Summary.model_validate_json((run / SUMMARY).read_text()).stopped:
         return
     words = ["fit", "--data", data, "--run", run, "--split", split, "--seed", seed, "--preset", preset, "--workers", 0]
     words += [word for setting in settings for word in ("--set", setting)]
-    words += ["--cpus-per-worker", 1]  # else each run takes all cores, and they wait for one another's threads
+    words += ["--cpus-per-worker", 1]  # otherwise each run takes all cores, and they wait for each other
     words += ["--gpu", "--loaders", 0] if gpu else []
     program = [sys.executable, "-m", "roadseg_train"]
     with run.with_suffix(".log").open("wb") as log:
@@ -82,19 +84,19 @@ def fit_once(
         subprocess.run(command, check=True, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
-def road_iou(run: Path, look: Views) -> float:
-    """Pooled road IoU of a run on the other side of the split that it was fitted on."""
-    loaded = load_runs([storage_path(run)], views=look)
-    scored = predict_frames(loaded.program, loaded.record.heldout_frames(), loaded.record.config)
-    return score([frame.counts for frame in scored], DEFAULT_THRESHOLD).road_iou
+def road_iou(run: Path, views: Views) -> float:
+    """Pooled road IoU of a run on the frames held out of its split."""
+    loaded = load_run(storage_path(run), views=views)
+    counts = predict_frames(loaded.program, loaded.record.heldout_frames(), loaded.record.config)
+    return score(list(counts), DEFAULT_THRESHOLD).road_iou
 
 
-def table(looks: Sequence[Views], scores: Mapping[Case, Sequence[float]]) -> str:
-    """By what was scored, with a line for the mean of the drives: mean and spread over the seeds, in Markdown.
+def table(all_views: Sequence[Views], scores: Mapping[Case, Sequence[float]]) -> str:
+    """A Markdown table by held-out split and for the mean of the drives: mean and spread over the seeds.
 
     Args:
-        looks: the ways to look at a picture.
-        scores: by split and seed, road IoU of each way to look.
+        all_views: the views compared.
+        scores: by split and seed, road IoU with each of them.
     """
     seeds = sorted({seed for _, seed in scores})
     rows = {
@@ -103,20 +105,20 @@ def table(looks: Sequence[Views], scores: Mapping[Case, Sequence[float]]) -> str
     }
     by_drive = [values for scored, values in rows.items() if scored.startswith("drive:")]
     rows["mean of the drives"] = [
-        [statistics.mean(look) for look in zip(*of_seed, strict=True)] for of_seed in zip(*by_drive, strict=True)
+        [statistics.mean(values) for values in zip(*of_seed, strict=True)] for of_seed in zip(*by_drive, strict=True)
     ]
     lines = [
-        f"| road IoU, seeds {' '.join(map(str, seeds))} | {' | '.join(look.text() for look in looks)} |",
-        "|---" * (len(looks) + 1) + "|",
+        f"| road IoU, seeds {' '.join(map(str, seeds))} | {' | '.join(views.text() for views in all_views)} |",
+        "|---" * (len(all_views) + 1) + "|",
     ]
     for scored, values in rows.items():
-        cells = [summary([of_seed[i] for of_seed in values]) for i in range(len(looks))]
+        cells = [summary([of_seed[i] for of_seed in values]) for i in range(len(all_views))]
         lines.append(f"| {scored} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def summary(values: Sequence[float]) -> str:
-    """Mean, standard deviation where there are several, and each."""
+    """Mean, standard deviation of several, and each value."""
     spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.4f}{spread} ({' '.join(f'{value:.4f}' for value in values)})"
 

@@ -1,7 +1,7 @@
-"""What Ray costs training: images/s of the same loop in this process, on one Ray Train worker and on two.
+"""What Ray costs in training: images/s of the same loop in this process, on one Ray Train worker and on two.
 
-Runs of the command line in turns, on drawn pictures, on a machine that should have nothing else to do. The speed is the
-median over each run's learning curve, without its beginning and without checkpoints.
+Runs the command line in turns, on generated images; the machine should be otherwise idle. The speed is the median over
+each run's learning curve, without the warm-up and without checkpoints.
 Example: .venv/dev/bin/python bench/train.py --repeats 3 --steps 60
 """
 
@@ -17,7 +17,7 @@ import typer
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-NUM_PICTURES = 40
+NUM_IMAGES = 40
 NUM_WARM_UP_STEPS = 10
 CASES = {
     "without Ray": ("--workers", "0"),
@@ -27,7 +27,7 @@ CASES = {
 
 
 def main(
-    repeats: Annotated[int, typer.Option(min=1, help="Turns; the median of them is printed.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="Number of turns; the median is printed.")] = 3,
     steps: Annotated[int, typer.Option(min=30, help="Steps of one run.")] = 60,
     preset: Annotated[str, typer.Option(help="Preset of roadseg-train.")] = "small",
     threads: Annotated[int, typer.Option(min=1, help="Threads of each worker.")] = 1,
@@ -36,7 +36,7 @@ def main(
     speeds: dict[str, list[float]] = {case: [] for case in CASES}
     waits: dict[str, list[float]] = {case: [] for case in CASES}
     with tempfile.TemporaryDirectory() as folder:
-        data = draw_pictures(Path(folder) / "data")
+        data = draw_images(Path(folder) / "data")
         for turn in range(repeats):
             for case, options in CASES.items():
                 run = Path(folder) / f"{turn} {case}"
@@ -55,24 +55,24 @@ def main(
 def fit(data: Path, run: Path, *options: str | int) -> None:
     """Run `roadseg-train fit`."""
     program = (sys.executable, "-m", "roadseg_train", "fit")
-    # Nothing is held out, so that nothing is scored, and every step costs the same, so that the median is of one kind.
+    # Nothing is held out and scored, and every step costs the same.
     words = ("--split", "train", "--set", "coarse_share=0", "--data", data, "--run", run, *options)
     subprocess.run([*program, *map(str, words)], check=True, capture_output=True)
 
 
 def read_curve(run: Path, tag: str) -> float:
-    """Median of a learning curve after the warm-up."""
+    """The median of a learning curve after the warm-up."""
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
     return statistics.median(float(event.value) for event in events.Scalars(tag) if event.step > NUM_WARM_UP_STEPS)
 
 
-def draw_pictures(root: Path) -> Path:
-    """A CamVid folder of noise; what is seen does not change the speed."""
+def draw_images(root: Path) -> Path:
+    """Write a CamVid folder of noise; the content does not affect the speed."""
     rng = np.random.default_rng(0)
     for part in ("train", "trainannot"):
         (root / part).mkdir(parents=True)
-    for i in range(NUM_PICTURES):
+    for i in range(NUM_IMAGES):
         picture, label = rng.integers(0, 256, (360, 480, 3), np.uint8), rng.integers(0, 12, (360, 480), np.uint8)
         Image.fromarray(picture).save(root / "train" / f"0001TP_{i:05d}.png")
         Image.fromarray(label).save(root / "trainannot" / f"0001TP_{i:05d}.png")

@@ -1,7 +1,6 @@
-"""Writer -> schema -> reader: the two rooms share no code, so this is where they meet."""
+"""Writer, schema and reader of artefacts agree, although the two packages share no code."""
 
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,9 @@ from roadseg_train.config import TrainConfig, tiny
 from roadseg_train.data import geometry
 from roadseg_train.errors import ArtefactError
 from roadseg_train.evaluate.evaluate import Detail, Evaluation
-from roadseg_train.fit.run import Member
+from roadseg_train.fit.run import RunRecord
 from roadseg_train.metrics import Scores
-from roadseg_train.network.half import halve
+from roadseg_train.network.half import round_to_half
 from roadseg_train.network.model import RoadProgram, UNet
 from roadseg_train.network.views import Views
 from roadseg_train.publish import artefact as writer
@@ -43,11 +42,11 @@ def config() -> TrainConfig:
 @pytest.fixture(scope="module")
 def program(config: TrainConfig) -> RoadProgram:
     torch.manual_seed(0)
-    return RoadProgram(halve(UNet(config.widths).eval())).eval()
+    return RoadProgram(round_to_half(UNet(config.widths).eval())).eval()
 
 
-def member_of(config: TrainConfig) -> Member:
-    return Member(run="runs/first", config=config, step=config.num_steps)
+def record_of(config: TrainConfig, split: str = "fit") -> RunRecord:
+    return RunRecord(config=config, data=["CamVid"], split=split, fit_frames=[])
 
 
 def evaluation_of(config: TrainConfig, /, **changes: object) -> Evaluation:
@@ -67,9 +66,8 @@ def evaluation_of(config: TrainConfig, /, **changes: object) -> Evaluation:
         by_drive={"0001TP": SCORES},
         overall_detail=DETAIL,
         detail_by_drive={"0001TP": DETAIL},
-        calibration=None,
+        reliability=None,
         robustness=None,
-        leak=None,
         images=[],
         road_at_level=[],
         not_road_at_level=[],
@@ -82,7 +80,6 @@ def publish(
     evaluation: Evaluation,
     *,
     config: TrainConfig,
-    others: Sequence[TrainConfig] = (),
     name: str = "road-small",
     version: str = "1.0",
     fitted_on: str = "fit",
@@ -92,11 +89,11 @@ def publish(
         name,
         version,
         program=program,
-        members=[member_of(config) for config in (config, *others)],
-        fitted_on=fitted_on,
+        record=record_of(config, fitted_on),
+        step=config.num_steps,
         evaluation=evaluation,
     )
-    return Path(published.place.uri)
+    return Path(published.path.uri)
 
 
 @pytest.fixture(scope="module")
@@ -104,12 +101,12 @@ def published(tmp_path_factory: pytest.TempPathFactory, program: RoadProgram, co
     return publish(tmp_path_factory.mktemp("store"), program, evaluation_of(config), config=config)
 
 
-def test_what_is_written_keeps_the_schema(published: Path) -> None:
+def test_a_written_manifest_matches_the_schema(published: Path) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(json.loads((published / "manifest.json").read_text()), SCHEMA)
 
 
-def test_what_is_written_is_read(published: Path, config: TrainConfig) -> None:
+def test_a_written_artefact_is_read(published: Path, config: TrainConfig) -> None:
     manifest = reader.read(reader.resolve(str(published))).manifest
     assert (manifest.name, manifest.version) == ("road-small", "1.0")
     assert manifest.metrics.overall.road_iou == SCORES.road_iou
@@ -121,7 +118,7 @@ def test_what_is_written_is_read(published: Path, config: TrainConfig) -> None:
     }
 
 
-def test_what_is_read_computes_what_was_trained(published: Path, program: RoadProgram) -> None:
+def test_a_read_artefact_computes_what_was_trained(published: Path, program: RoadProgram) -> None:
     artefact = reader.read(published)
     image_BHWC = np.random.default_rng(1).integers(0, 256, (2, 32, 48, 3), dtype=np.uint8)
     engine = openvino.Core().compile_model(artefact.path_of("model.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -130,28 +127,25 @@ def test_what_is_read_computes_what_was_trained(published: Path, program: RoadPr
     np.testing.assert_allclose(engine(image_BHWC)[artefact.manifest.output.name], expected_BHW, atol=1e-5)
 
 
-def test_several_networks_are_told_and_computed(tmp_path: Path, config: TrainConfig) -> None:
-    other = config.model_copy(update={"seed": 1, "num_steps": 9})
+def test_views_are_described_and_computed(tmp_path: Path, config: TrainConfig) -> None:
     torch.manual_seed(1)
-    networks = [halve(UNet(config.widths).eval()) for _ in range(2)]
-    program = RoadProgram(*networks, views=Views(mirror=True, scales=(0.5, 1))).eval()
-    evaluation = evaluation_of(config, others=[member_of(other)], mirror=True, scales=(0.5, 1))
-    folder = publish(tmp_path, program, evaluation, config=config, others=[other])
+    network, views = round_to_half(UNet(config.widths).eval()), Views(mirror=True, scales=(0.5, 1))
+    evaluation = evaluation_of(config, mirror=True, scales=(0.5, 1))
+    folder = publish(tmp_path, RoadProgram(network, views=views).eval(), evaluation, config=config)
     jsonschema.validate(json.loads((folder / "manifest.json").read_text()), SCHEMA)
     artefact = reader.read(folder)
     assert artefact.manifest.training == {
         "fitted_on": "fit",
         "step": config.num_steps,
         "config": config.model_dump(mode="json"),
-        "others": [{"step": 9, "config": other.model_dump(mode="json")}],
         "mirror": True,
         "scales": [0.5, 1],
     }
     image_BHWC = np.random.default_rng(1).integers(0, 256, (2, 32, 48, 3), dtype=np.uint8)
     with torch.inference_mode():
         seen = (torch.from_numpy(image_BHWC), torch.from_numpy(image_BHWC).flip(2))
-        alone = [RoadProgram(network, views=Views(scales=(scale,))) for network in networks for scale in (0.5, 1)]
-        straight, mirrored = (sum(program(image) for program in alone) / 4 for image in seen)
+        alone = [RoadProgram(network, views=Views(scales=(scale,))) for scale in (0.5, 1)]
+        straight, mirrored = (sum(program(image) for program in alone) / 2 for image in seen)
         expected_BHW = quantise(((straight + mirrored.flip(2)) / 2).numpy())
     for engine in ("openvino", "onnxruntime", "torch"):
         levels_BHW = create_engine(engine, artefact, num_threads=1).predict(image_BHWC)
@@ -159,32 +153,30 @@ def test_several_networks_are_told_and_computed(tmp_path: Path, config: TrainCon
 
 
 @pytest.mark.parametrize(("height", "width"), [(176, 240), (375, 1242), (1280, 720), (51, 2048), (1, 1), (3, 9000)])
-def test_both_rooms_bring_a_picture_to_the_same_input(
-    published: Path, config: TrainConfig, height: int, width: int
-) -> None:
+def test_both_packages_resize_an_image_alike(published: Path, config: TrainConfig, height: int, width: int) -> None:
     image_HWC = np.random.default_rng(2).integers(0, 256, (height, width, 3), dtype=np.uint8)
     served = preprocess.resize_and_pad(image_HWC, reader.read(published).manifest.input.size)
-    np.testing.assert_array_equal(served.input_HWC, geometry.fit(image_HWC, geometry.SizeRule.of(config)))
+    np.testing.assert_array_equal(served.input_HWC, geometry.scale_and_pad(image_HWC, geometry.SizeRule.of(config)))
 
 
 @pytest.mark.parametrize(("height", "width"), [(176, 240), (375, 1242), (1280, 720), (1, 1), (3, 9000)])
-def test_both_rooms_bring_a_probability_back_alike(
+def test_both_packages_resize_a_probability_alike(
     published: Path, config: TrainConfig, height: int, width: int
 ) -> None:
     frame = preprocess.resize_and_pad(
         np.zeros((height, width, 3), np.uint8), reader.read(published).manifest.input.size
     )
     prob_HW = np.random.default_rng(3).integers(0, 256, frame.input_HWC.shape[:2], dtype=np.uint8)
-    trained_HW = geometry.unfit(prob_HW, geometry.SizeRule.of(config), height, width)
+    trained_HW = geometry.crop_and_scale_back(prob_HW, geometry.SizeRule.of(config), height, width)
     np.testing.assert_array_equal(postprocess.resize_back(prob_HW, frame.placement), trained_HW)
 
 
-def test_both_rooms_call_the_same_pixels_road() -> None:
+def test_both_packages_apply_a_threshold_alike() -> None:
     for threshold in [level / 255 for level in range(256)] + [percent / 100 for percent in range(101)]:
         assert postprocess.threshold_level(threshold) == metrics.threshold_level(threshold), threshold
 
 
-def test_another_folders_files_survive_a_publication(tmp_path: Path, program: RoadProgram, config: TrainConfig) -> None:
+def test_other_files_survive_publishing(tmp_path: Path, program: RoadProgram, config: TrainConfig) -> None:
     mine = tmp_path / "road-small" / "1.0" / "thesis.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
@@ -192,14 +184,14 @@ def test_another_folders_files_survive_a_publication(tmp_path: Path, program: Ro
     assert mine.read_text() == "mine"
 
 
-def test_a_version_is_never_re_used(published: Path, program: RoadProgram, config: TrainConfig) -> None:
+def test_a_published_version_never_changes(published: Path, program: RoadProgram, config: TrainConfig) -> None:
     before = (published / "manifest.json").read_bytes()
-    with pytest.raises(ArtefactError, match="never re-used"):
+    with pytest.raises(ArtefactError, match="versions never change"):
         publish(published.parents[1], program, evaluation_of(config), config=config)
     assert (published / "manifest.json").read_bytes() == before
 
 
-def test_an_attempt_that_was_cut_short_is_no_version(tmp_path: Path, program: RoadProgram, config: TrainConfig) -> None:
+def test_an_interrupted_attempt_is_not_a_version(tmp_path: Path, program: RoadProgram, config: TrainConfig) -> None:
     folder = tmp_path / "road-small" / "1.0"
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(b"half")
@@ -212,15 +204,14 @@ def test_an_attempt_that_was_cut_short_is_no_version(tmp_path: Path, program: Ro
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seen_in_training": True}, "was fitted on"),
-        ({"split": "random-heldout"}, "what a leak pretends"),
+        ({"seen_in_training": True}, "was trained on images"),
         ({"step": 1}, "another configuration or step"),
         ({"config": tiny()}, "another configuration or step"),
-        ({"mirror": True}, "is of 1 network at scale 1, mirrored too, to be published is 1 network at scale 1;"),
-        ({"others": [member_of(tiny())]}, "is of 2 networks at scale 1, to be published is 1 network at"),
+        ({"mirror": True}, "publish with the same --mirror and --scales"),
+        ({"scales": (0.5, 1.0)}, "publish with the same --mirror and --scales"),
     ],
 )
-def test_scores_that_may_not_stand_for_the_weights_are_refused(
+def test_scores_of_other_weights_are_refused(
     tmp_path: Path, program: RoadProgram, config: TrainConfig, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ArtefactError, match=message):
@@ -228,17 +219,8 @@ def test_scores_that_may_not_stand_for_the_weights_are_refused(
     assert not any(tmp_path.iterdir())
 
 
-def test_scores_of_several_recipes_stand_for_the_same_ones_in_their_order(
-    tmp_path: Path, program: RoadProgram, config: TrainConfig
-) -> None:
-    other = config.model_copy(update={"seed": 1})
-    evaluation = evaluation_of(other, others=[member_of(config)])
-    with pytest.raises(ArtefactError, match="several in the same order"):
-        publish(tmp_path, program, evaluation, config=config, others=[other])
-
-
-def test_scores_of_the_same_recipe_say_so(tmp_path: Path, program: RoadProgram, config: TrainConfig) -> None:
-    # The published weights were fitted on everything; the scores come from a twin that had the split held out.
+def test_scores_of_the_same_recipe_are_marked(tmp_path: Path, program: RoadProgram, config: TrainConfig) -> None:
+    # The published weights were trained on everything; the scores are of a run that held the split out.
     folder = publish(tmp_path, program, evaluation_of(config), config=config, fitted_on="trainval")
     assert reader.read(folder).manifest.metrics.measured_on == "same recipe, split held out"
 

@@ -13,9 +13,8 @@ from roadseg_train.config import TrainConfig
 from roadseg_train.data.dataset import Frame, find_frames
 from roadseg_train.data.split import select
 from roadseg_train.evaluate.evaluate import Evaluation, evaluate_frames
-from roadseg_train.evaluate.leak import Leak
-from roadseg_train.fit.run import Member
-from roadseg_train.network.half import halve
+from roadseg_train.fit.run import RunRecord
+from roadseg_train.network.half import round_to_half
 from roadseg_train.network.model import RoadProgram, UNet
 from roadseg_train.storage.path import StoragePath, storage_path
 from tests.seaweed import BUCKET
@@ -78,7 +77,6 @@ def config() -> TrainConfig:
         learning_rate=1e-2,
         weight_decay=1e-2,
         ema_decay=0.5,
-        checkpoint_every_steps=2,
         precision="float32",
         crop_height_px=32,
         crop_width_px=48,
@@ -97,7 +95,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> StoragePath:
 @pytest.fixture
 def program(config: TrainConfig) -> RoadProgram:
     torch.manual_seed(0)
-    return RoadProgram(halve(UNet(config.widths).eval())).eval()
+    return RoadProgram(round_to_half(UNet(config.widths).eval())).eval()
 
 
 @pytest.fixture
@@ -115,22 +113,19 @@ def evaluate(camvid: Path, config: TrainConfig, program: RoadProgram) -> Callabl
         split: str = "heldout",
         fitted_on: str = "fit",
         frames: list[Frame] | None = None,
-        members: list[Member] | None = None,
         num_robustness_frames: int = 0,
-        leak: Leak | None = None,
     ) -> Evaluation:
         found = find_frames(camvid)
+        fitted = [frame.identity for frame in select(found, fitted_on)]
         return evaluate_frames(
             program,
             frames or select(found, split),
-            members=members or [Member(run="runs/first", config=config, step=6)],
-            fitted_on=fitted_on,
-            fitted={frame.identity for frame in select(found, fitted_on)},
-            data=["data/CamVid"],
+            run="runs/first",
+            record=RunRecord(config=config, data=["data/CamVid"], split=fitted_on, fit_frames=fitted),
+            step=6,
             split=split,
             threshold=0.5,
             num_robustness_frames=num_robustness_frames,
-            leak=leak,
         )
 
     return run

@@ -1,4 +1,4 @@
-"""`python -m roadseg_train`: the command line with the interpreter that is running, wherever its scripts are."""
+"""`python -m roadseg_train`: the command line without its script."""
 
 from roadseg_train.cli import main
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from roadseg_train.config import DEFAULT_THRESHOLD, PRESETS, override
+from roadseg_train.config import CHECKPOINT_EVERY_STEPS, DEFAULT_THRESHOLD, PRESETS, override
 from roadseg_train.data.split import SPLITS, other_side
 from roadseg_train.errors import RoadsegTrainError
 from roadseg_train.fit.progress import SUMMARY
@@ -19,10 +19,10 @@ from roadseg_train.network.views import Views
 if TYPE_CHECKING:
     from roadseg_train.evaluate.evaluate import Evaluation
 
-PLACE = ", a folder or s3://bucket/name"
-RUNS_HELP = f"The run of fit{PLACE}; repeated, the mean of several runs' networks."
-MIRROR_HELP = "Each network also sees the picture mirrored; the mean of both."
-SCALES_HELP = "What each network sees, such as 0.5,1.5: the picture at these scales; the mean of all."
+WHERE = ", a folder or s3://bucket/name"
+RUN_HELP = f"The run of fit{WHERE}."
+MIRROR_HELP = "Predict the mirrored image as well, and average."
+SCALES_HELP = "Predict at these scales, such as 0.5,1.5, and average."
 SPLIT_HELP = "; ".join(f"{name}: {meaning}" for name, meaning in SPLITS.items())
 
 app = typer.Typer(
@@ -35,47 +35,45 @@ app = typer.Typer(
 
 @app.command()
 def fit(
-    data: Annotated[list[str], typer.Option(help=f"CamVid (SegNet form) or KITTI Road{PLACE}; may be repeated.")],
-    run: Annotated[str, typer.Option(help=f"The run{PLACE}; the same command continues one that was cut.")],
+    data: Annotated[list[str], typer.Option(help=f"CamVid (SegNet layout) or KITTI Road{WHERE}. Can be repeated.")],
+    run: Annotated[str, typer.Option(help=f"The run to start or resume{WHERE}.")],
     preset: Annotated[str, typer.Option(help=f"One of: {', '.join(PRESETS)}.")] = "tiny",
     split: Annotated[str, typer.Option(help=SPLIT_HELP)] = "fit",
-    steps: Annotated[int | None, typer.Option(min=1, help="Length of the schedule instead of the preset's.")] = None,
-    seed: Annotated[int, typer.Option(help="Decides initial weights, order and crops.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps; default: the preset's.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the initial weights, the order of images and the crops.")] = 0,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="FIELD=VALUE: a field of the preset replaced; may be repeated.")
+        list[str] | None, typer.Option("--set", help="FIELD=VALUE: override a field of the preset. Can be repeated.")
     ] = None,
     checkpoint_every: Annotated[
-        int | None, typer.Option(min=1, help="Steps from checkpoint to checkpoint instead of the preset's.")
+        int | None, typer.Option(min=1, help="Steps between checkpoints; default: the preset's.")
     ] = None,
     accumulate: Annotated[
-        int | None, typer.Option(min=1, help="Compute each batch in this many parts, for less memory; divides it.")
+        int | None, typer.Option(min=1, help="Split each batch into this many micro-batches to save memory.")
     ] = None,
     workers: Annotated[
         str,
         typer.Option(
             metavar="N | MIN:MAX",
-            help="Ray Train workers: as many, or as many of these as there is room for; 0 trains here without Ray.",
+            help="Number of Ray Train workers, or a range to use what the cluster has room for; 0 trains without Ray.",
         ),
     ] = "1",
     cpus_per_worker: Annotated[
-        int | None, typer.Option(min=1, help="Threads of each worker; default: this machine's cores, shared.")
+        int | None, typer.Option(min=1, help="Threads per worker; default: the cores of this machine, shared.")
     ] = None,
-    gpu: Annotated[bool, typer.Option("--gpu", help="A GPU for each worker.")] = False,
-    compile_: Annotated[
-        bool, typer.Option("--compile", help="Translate the network first, with torch.compile.")
-    ] = False,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Use one GPU per worker.")] = False,
+    compile_: Annotated[bool, typer.Option("--compile", help="Compile the network with torch.compile first.")] = False,
     loaders: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="Processes of each worker that make crops ahead of steps; with 0 the worker does, on its GPU if "
-            "it has one. Default: 1; with --gpu as many as there are spare cores, if they outdo it.",
+            help="Processes per worker that prepare crops ahead; with 0, the worker makes them, on its GPU if it has "
+            "one. Default: 1; with --gpu, the spare cores if there are enough of them.",
         ),
     ] = None,
 ) -> None:
-    """Train a U-Net and keep its checkpoints in a run; the same command continues after whatever ended it.
+    """Train a U-Net and save checkpoints in a run. Run the same command again to resume.
 
-    SIGTERM and Ctrl-C save first, and end with exit code 143 or 130.
+    SIGTERM and Ctrl-C save a checkpoint first, then exit with code 143 or 130.
     """
     if preset not in PRESETS:
         raise typer.BadParameter(f"choose one of {', '.join(PRESETS)}", param_hint="--preset")
@@ -83,34 +81,35 @@ def fit(
 
     place, uris = reach(run), [reach(folder).uri for folder in data]
     from roadseg_train.data.check import check_data  # noqa: PLC0415
-    from roadseg_train.fit.plan import WorkerPlan, default_loaders  # noqa: PLC0415
+    from roadseg_train.fit.options import FitOptions, default_loaders  # noqa: PLC0415
     from roadseg_train.fit.run import RunRecord, fetch, open_run  # noqa: PLC0415
     from roadseg_train.fit.stop import StopSignals  # noqa: PLC0415
 
     num_workers = parse_workers(workers)
     if num_workers == 0:
-        from roadseg_train.fit.here import train_here as train  # noqa: PLC0415
+        from roadseg_train.fit.local import train_locally as train  # noqa: PLC0415
     else:
         from roadseg_train.fit.workers import train_on_ray as train  # noqa: PLC0415
-    flags = {
-        "seed": seed,
-        "num_steps": steps,
-        "checkpoint_every_steps": checkpoint_every,
-        "accumulate": accumulate,
-    }
+    flags = {"seed": seed, "num_steps": steps, "accumulate": accumulate}
     given = [f"{field}={value}" for field, value in flags.items() if value is not None]
     config = override(PRESETS[preset](), [*(settings or []), *given])
-    say_left_out(check_data(fetch(uris), [side for side in (split, other_side(split)) if side]))
+    print_left_out(check_data(fetch(uris), [side for side in (split, other_side(split)) if side]))
     record = RunRecord.of(config=config, data=uris, split=split)
-    num_fit, num_heldout = len(record.fit_frames), len(record.heldout_frames())
     open_run(place, record)
+    num_fit, num_heldout = len(record.fit_frames), len(record.heldout_frames())
     typer.echo(f"{run}: {preset} on {num_fit} frames of split {split!r}, scored on {num_heldout} held-out ones")
-    most = num_workers if isinstance(num_workers, int) else num_workers[1]
-    cores = cpus_per_worker or max(1, (os.cpu_count() or 1) // max(1, most))
-    num_loaders = default_loaders(gpu=gpu, num_cpus=cores) if loaders is None else loaders
-    plan = WorkerPlan(num_workers, num_cpus=cores, gpu=gpu, num_loaders=num_loaders, compiled=compile_)
+    max_workers = num_workers if isinstance(num_workers, int) else num_workers[1]
+    cores = cpus_per_worker or max(1, (os.cpu_count() or 1) // max(1, max_workers))
+    options = FitOptions(
+        num_workers,
+        num_cpus=cores,
+        gpu=gpu,
+        num_loaders=default_loaders(gpu=gpu, num_cpus=cores) if loaders is None else loaders,
+        compiled=compile_,
+        checkpoint_every_steps=checkpoint_every or CHECKPOINT_EVERY_STEPS[preset],
+    )
     with StopSignals() as stop:
-        summary = train(place, record, plan, stop)
+        summary = train(place, record, options, stop)
     (place / SUMMARY).write_text(summary.model_dump_json(indent=2) + "\n")
     typer.echo(summary.text(run))
     if summary.stopped:
@@ -120,17 +119,17 @@ def fit(
 
 
 def parse_views(mirror: bool, scales: str) -> Views:
-    """Scales are numbers with commas between them, each once."""
+    """Parse scales, numbers separated by commas."""
     try:
         return Views(mirror=mirror, scales=tuple(float(scale) for scale in scales.split(",")))
     except ValueError as error:
         raise typer.BadParameter(
-            f"{scales!r} is no list of different numbers from 0.25 to 4, such as 0.5,1.5", param_hint="--scales"
+            f"{scales!r} is not a list of different numbers from 0.25 to 4, such as 0.5,1.5", param_hint="--scales"
         ) from error
 
 
 def parse_workers(text: str) -> int | tuple[int, int]:
-    """`N`, or `MIN:MAX` with 1 <= MIN <= MAX."""
+    """Parse `N`, or `MIN:MAX` with 1 <= MIN <= MAX."""
     try:
         numbers = tuple(int(part) for part in text.split(":"))
     except ValueError:
@@ -145,116 +144,103 @@ def parse_workers(text: str) -> int | tuple[int, int]:
 
 @app.command()
 def evaluate(
-    run: Annotated[list[str], typer.Option(help=RUNS_HELP)],
+    run: Annotated[str, typer.Option(help=RUN_HELP)],
     split: Annotated[str, typer.Option(help=SPLIT_HELP)] = "heldout",
     mirror: Annotated[bool, typer.Option("--mirror", help=MIRROR_HELP)] = False,
     scales: Annotated[str, typer.Option(help=SCALES_HELP)] = "1",
-    data: Annotated[list[str] | None, typer.Option(help=f"Datasets{PLACE}; default: those of the first run.")] = None,
+    data: Annotated[list[str] | None, typer.Option(help=f"Datasets{WHERE}; default: those of the run.")] = None,
     threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Probability from which a pixel is road.")
+        float, typer.Option(min=0, max=1, help="Pixels with at least this probability are road.")
     ] = DEFAULT_THRESHOLD,
     robustness_frames: Annotated[
-        int, typer.Option(min=0, help="Pictures, spread over the split, to score in fog, rain, dark, ...; 0 for none.")
+        int, typer.Option(min=0, help="Number of images, spread over the split, to score in fog, rain, dark, ….")
     ] = 16,
-    leaky: Annotated[
-        str | None,
-        typer.Option(
-            help="metrics.json of the same recipe fitted on random-fit and evaluated on random-heldout: "
-            "its figure is shown beside this one, as what a leaky split claims."
-        ),
-    ] = None,
     kitti_submission: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the probabilities of testing/image_2, named for the KITTI Road server. They are in "
-            "perspective; the server wants bird's-eye views, which the devkit's transform2BEV.py makes of them."
+            help="Write the probabilities of testing/image_2 to this folder, named as the KITTI Road server expects. "
+            "They are in perspective; convert them to bird's-eye views with the devkit's transform2BEV.py."
         ),
     ] = None,
 ) -> None:
-    """Score the newest checkpoint of a run, or the mean of several, on a split.
-
-    report.html and metrics.json are written into the first run.
-    """
-    from roadseg_train.storage.folder import temporary_folder  # noqa: PLC0415  # libraries take seconds to import
-    from roadseg_train.storage.path import reach, storage_path  # noqa: PLC0415  # libraries take seconds to import
+    """Score the newest checkpoint of a run on a split, and write report.html and metrics.json into the run."""
+    from roadseg_train.storage.local import temporary_folder  # noqa: PLC0415  # libraries take seconds to import
+    from roadseg_train.storage.path import reach  # noqa: PLC0415
 
     views = parse_views(mirror, scales)
-    places, uris = [reach(one) for one in run], [reach(folder).uri for folder in data or []]
-    from roadseg_train.data.check import check_data, check_pictures  # noqa: PLC0415
-    from roadseg_train.evaluate.cases import show_cases  # noqa: PLC0415
-    from roadseg_train.evaluate.evaluate import evaluate_frames, read_leaky_iou  # noqa: PLC0415
-    from roadseg_train.evaluate.leak import measure_leak  # noqa: PLC0415
+    place, uris = reach(run), [reach(folder).uri for folder in data or []]
+    from roadseg_train.data.check import check_data, check_images  # noqa: PLC0415
+    from roadseg_train.evaluate.evaluate import evaluate_frames  # noqa: PLC0415
+    from roadseg_train.evaluate.examples import draw_examples  # noqa: PLC0415
     from roadseg_train.evaluate.report import render_report  # noqa: PLC0415
-    from roadseg_train.evaluate.submission import find_test_pictures, write_submission  # noqa: PLC0415
-    from roadseg_train.fit.run import fetch, load_runs  # noqa: PLC0415
+    from roadseg_train.evaluate.submission import find_test_images, write_submission  # noqa: PLC0415
+    from roadseg_train.fit.run import fetch, load_run  # noqa: PLC0415
 
-    loaded = load_runs(places, views=views)
-    record, members, program = loaded.record, loaded.members, loaded.program
+    loaded = load_run(place, views=views)
+    record, program = loaded.record, loaded.program
     if uris:
         record = record.model_copy(update={"data": uris})
-    network_random = read_leaky_iou(storage_path(leaky), members=members, views=views, split=split) if leaky else None
     roots = fetch(record.data)
-    say_left_out(check_data(roots, [split], everything=True))  # the leak is measured on all
-    pictures = find_test_pictures(roots) if kitti_submission else None
-    if pictures:
-        check_pictures(list(pictures.by_name.values()))
+    print_left_out(check_data(roots, [split]))
+    images = find_test_images(roots) if kitti_submission else None
+    if images:
+        check_images(list(images.by_name.values()))
     frames = record.frames(split)
     evaluation = evaluate_frames(
         program,
         frames,
-        members=members,
-        fitted_on=record.split,
-        fitted=set(record.fit_frames),
-        data=record.data,
+        run=run,
+        record=record,
+        step=loaded.step,
         split=split,
         threshold=threshold,
         num_robustness_frames=robustness_frames,
-        leak=measure_leak(record.all_frames(), network_random),
     )
-    if pictures and kitti_submission:
-        write_submission(program, pictures, kitti_submission, config=record.config)
-        for warning in pictures.warnings:
+    if images and kitti_submission:
+        write_submission(program, images, kitti_submission, config=record.config)
+        for warning in images.warnings:
             typer.echo(f"warning: {warning}", err=True)
-    name = f"{evaluation.dataset.replace(' ', '-').lower()}-{split.replace(':', '-')}"
-    name += "".join(f"-with-{Path(other.uri).name}" for other in places[1:]) + views.suffix
+    name = f"{evaluation.dataset.replace(' ', '-').lower()}-{split.replace(':', '-')}{views.suffix}"
     with temporary_folder() as folder:
         (folder / "metrics.json").write_text(evaluation.model_dump_json(indent=2) + "\n")
-        report = render_report(evaluation, show_cases(program, frames, evaluation), pictures)
+        report = render_report(evaluation, draw_examples(program, frames, evaluation), images)
         (folder / "report.html").write_text(report)
-        (places[0] / "evaluation").upload(folder, name)
+        (place / "evaluation").upload(folder, name)
     print_scores(evaluation)
-    typer.echo(f"wrote {places[0] / 'evaluation' / name / 'report.html'} and metrics.json beside it")
-    if pictures:
+    typer.echo(f"wrote {place / 'evaluation' / name / 'report.html'} and metrics.json beside it")
+    if images:
         typer.echo(
-            f"wrote {len(pictures.by_name)} files for KITTI's devkit, which makes them bird's-eye views, "
-            f"to {kitti_submission}"
+            f"wrote {len(images.by_name)} files to {kitti_submission}; convert them to bird's-eye views with "
+            "KITTI's devkit"
         )
 
 
 @app.command()
 def publish(
-    run: Annotated[list[str], typer.Option(help=RUNS_HELP)],
-    store: Annotated[str, typer.Option(help=f"Where all artefacts are{PLACE}.")],
+    run: Annotated[str, typer.Option(help=RUN_HELP)],
+    store: Annotated[str, typer.Option(help=f"Where all artefacts are{WHERE}.")],
     name: Annotated[str, typer.Option(help="Model name, such as road-small.")],
-    version: Annotated[str, typer.Option(help="Version, never used before.")],
-    evaluation: Annotated[str, typer.Option(help="metrics.json of evaluate: of the same runs, or the same recipes.")],
+    version: Annotated[str, typer.Option(help="A version that was never used before.")],
+    evaluation: Annotated[
+        str, typer.Option(help="metrics.json of evaluate, of this run or of another run with the same settings.")
+    ],
     mirror: Annotated[bool, typer.Option("--mirror", help=MIRROR_HELP)] = False,
     scales: Annotated[str, typer.Option(help=SCALES_HELP)] = "1",
     int8: Annotated[
         bool,
-        typer.Option("--int8", help="Add an int8 program, if it scores as well; needs the first run's data."),
+        typer.Option("--int8", help="Add an int8 program if it scores as well; needs the data of the run."),
     ] = False,
 ) -> None:
-    """Export the newest checkpoint of a run, or the mean of several, as an artefact for `roadseg-serve run --model`."""
+    """Export the newest checkpoint of a run as an artefact for `roadseg-serve run --model`."""
     from roadseg_train.storage.path import reach  # noqa: PLC0415  # libraries take seconds to import
 
     views = parse_views(mirror, scales)
-    places, models, metrics = [reach(one) for one in run], reach(store), reach(evaluation)
+    place, models, metrics = reach(run), reach(store), reach(evaluation)
     from roadseg_train.evaluate.evaluate import read_evaluation  # noqa: PLC0415
-    from roadseg_train.fit.run import load_runs  # noqa: PLC0415
+    from roadseg_train.fit.run import load_run  # noqa: PLC0415
     from roadseg_train.publish import artefact  # noqa: PLC0415
 
-    loaded = load_runs(places, views=views)
+    loaded = load_run(place, views=views)
     int8_frames = None
     if int8:
         from roadseg_train.publish.quantise import choose_frames  # noqa: PLC0415
@@ -265,36 +251,36 @@ def publish(
         name,
         version,
         program=loaded.program,
-        members=loaded.members,
-        fitted_on=loaded.record.split,
+        record=loaded.record,
+        step=loaded.step,
         evaluation=read_evaluation(metrics),
         int8_frames=int8_frames,
     )
     if published.quantisation:
         typer.echo(published.quantisation.text())
-    typer.echo(f"published {published.place}; next: roadseg-serve run --model {published.place}")
+    typer.echo(f"published {published.path}; next: roadseg-serve run --model {published.path}")
 
 
-def say_left_out(pictures: Sequence[Path]) -> None:
-    """Say how many pictures of a KITTI folder have no road mask."""
-    if pictures:
-        typer.echo(f"note: {len(pictures)} pictures have a lane mask but no road mask and are left out", err=True)
+def print_left_out(images: Sequence[Path]) -> None:
+    """Print how many images of a KITTI folder have no road mask."""
+    if images:
+        typer.echo(f"note: left out {len(images)} images that have a lane mask but no road mask", err=True)
 
 
 def print_scores(evaluation: "Evaluation") -> None:
-    """Print the scores as a table: all pictures, then each drive."""
-    table = Table(title=f"{evaluation.dataset}, split {evaluation.split!r}, {evaluation.num_images} pictures")
+    """Print a table of the scores: all images, then each drive."""
+    table = Table(title=f"{evaluation.dataset}, split {evaluation.split!r}, {evaluation.num_images} images")
     for heading in ("drive", "road IoU", "mean image IoU", "F1", "MaxF"):
         table.add_column(heading, justify="left" if heading == "drive" else "right")
     for drive, scores in {"all": evaluation.overall, **evaluation.by_drive}.items():
         table.add_row(drive, *(f"{value:.4f}" for value in scores.model_dump().values()))
     Console().print(table)
     if evaluation.seen_in_training:
-        typer.echo("note: the network was fitted on some of these pictures, so these scores say nothing of new ones")
+        typer.echo("note: the network was fitted on some of these images; the scores do not apply to new ones")
 
 
 def main() -> None:
-    """Run the command line; a fault that the user can mend is one line and exit code 1."""
+    """Run the command line. An error that the user can fix prints one line and exits with code 1."""
     try:
         app()
     except RoadsegTrainError as error:

@@ -1,22 +1,22 @@
-"""The training configuration and its presets; saved with the run and in the manifest."""
+"""The training configuration and its presets."""
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from roadseg_train.errors import RunError
 
-# Probability from which a pixel is called road, where nobody says otherwise.
+# Pixels with at least this probability are road, unless the user chooses another threshold.
 DEFAULT_THRESHOLD = 0.5
 
 
 class TrainConfig(BaseModel):
-    """Everything that decides the weights, apart from the data.
+    """Everything that determines the weights, apart from the data; saved with the run and in the manifest.
 
-    Sizes are in pixels at the scale of the program's input. "Per step" counts all workers together, so that a run on
-    two workers sees the same batches as a run on one.
+    Sizes are in pixels at the scale of the model input. Batches are shared by all workers, so a run on two workers sees
+    the same batches as a run on one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -24,7 +24,7 @@ class TrainConfig(BaseModel):
     preset: str
     seed: int = 0
 
-    # The network and how a frame is brought to it.
+    # The network and its input.
     # Fewer channels than a vector has, 8 with AVX2 and 16 with AVX-512, make oneDNN 3.13 write beyond its memory in the
     # gradient of a strided 1x1 convolution (oneDNN issue 6035).
     widths: tuple[Annotated[int, Field(ge=16)], ...] = Field(min_length=2)
@@ -35,20 +35,19 @@ class TrainConfig(BaseModel):
     # The schedule.
     num_steps: int = Field(ge=1)
     num_warmup_steps: int = Field(ge=0)
-    # This share of the steps, the first ones, see crops at half the scale: a quarter of the cost.
+    # This share of the steps, at the start, uses crops at half the scale: a quarter of the cost.
     coarse_share: float = Field(default=0.0, ge=0, lt=1)
     batch_size: int = Field(ge=1)
-    accumulate: int = Field(default=1, ge=1)  # parts of a batch that are computed one after the other
+    # Micro-batches per batch. They change the weights: batch norm and the IoU loss see one micro-batch at a time.
+    accumulate: int = Field(default=1, ge=1)
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
-    ema_decay: float = Field(ge=0, lt=1)  # of the average of the weights, once there are enough of them
-    checkpoint_every_steps: int = Field(ge=1)
+    ema_decay: float = Field(ge=0, lt=1)  # of the averaged weights, after the first steps
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
 
-    # The loss: iou_weight * soft IoU loss pooled over the batch + bce_weight * BCE.
+    # The loss: iou_weight * soft IoU loss + bce_weight * BCE + class_weight * cross-entropy over the classes.
     iou_weight: float = Field(default=0.75, ge=0)
     bce_weight: float = Field(default=0.25, ge=0)
-    lovasz_weight: float = Field(default=0.0, ge=0)
     class_weight: float = Field(default=0.0, ge=0)
 
     # Augmentation.
@@ -63,31 +62,44 @@ class TrainConfig(BaseModel):
     degrade_probability: float = Field(default=0.25, ge=0, le=1)
     cover_probability: float = Field(default=0.0, ge=0, le=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_former_fields(cls, fields: Any) -> Any:
+        """Read configurations of earlier versions, which also held the checkpoint interval and a Lovász loss."""
+        if not isinstance(fields, dict):
+            return fields
+        if fields.get("lovasz_weight"):
+            raise ValueError("the Lovász loss (lovasz_weight) was removed")
+        return {name: value for name, value in fields.items() if name not in _FORMER_FIELDS}
+
+
+_FORMER_FIELDS = ("checkpoint_every_steps", "lovasz_weight")
+
 
 def override(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
-    """The configuration with some fields replaced, each given as FIELD=VALUE with the value in JSON.
+    """Replace fields of a configuration, each given as FIELD=VALUE with a JSON value or a bare word.
 
     Raises:
-        RunError: a setting has not this form, or its field or value does not exist.
+        RunError: a setting is malformed, or its field or value is invalid.
     """
     fields = config.model_dump(mode="json")
     for setting in settings:
         field, equals, value = setting.partition("=")
         if not equals or field not in fields:
-            raise RunError(f"{setting!r} is no FIELD=VALUE with one of the fields {', '.join(fields)}")
+            raise RunError(f"{setting!r} is not FIELD=VALUE with one of the fields {', '.join(fields)}")
         try:
             fields[field] = json.loads(value)
         except json.JSONDecodeError:
-            fields[field] = value  # a bare word is a string
+            fields[field] = value  # a bare word
     try:
         return TrainConfig.model_validate(fields)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise RunError(f"the settings do not fit: {wrong}") from error
+        raise RunError(f"invalid settings: {wrong}") from error
 
 
 def tiny() -> TrainConfig:
-    """Two minutes on two CPU cores: enough to see every part work, not a model to use."""
+    """Two minutes on two CPU cores: enough to try everything out, not a model to use."""
     return TrainConfig(
         preset="tiny",
         widths=(16, 24, 40, 56, 64),
@@ -98,17 +110,16 @@ def tiny() -> TrainConfig:
         learning_rate=3e-3,
         weight_decay=1e-2,
         ema_decay=0.97,
-        checkpoint_every_steps=100,
         crop_height_px=144,
         crop_width_px=192,
     )
 
 
 def small() -> TrainConfig:
-    """A small network that costs little on a CPU: half an hour of training on two cores with bfloat16 instructions.
+    """A network that is cheap on a CPU: half an hour of training on two cores with bfloat16 instructions.
 
-    A small input of which a crop holds nearly all, and a level at 1/64 of it: on streets that were never seen, seeing
-    more of the street at once is worth more than pixels are.
+    The input is small, a crop covers nearly all of it, and the lowest level is at 1/64: on unseen streets, context is
+    worth more than pixels.
     """
     return TrainConfig(
         preset="small",
@@ -121,7 +132,6 @@ def small() -> TrainConfig:
         learning_rate=2e-3,
         weight_decay=1e-2,
         ema_decay=0.998,
-        checkpoint_every_steps=500,
         class_weight=0.4,
         crop_height_px=256,
         crop_width_px=320,
@@ -129,7 +139,7 @@ def small() -> TrainConfig:
 
 
 def full() -> TrainConfig:
-    """The recipe for a GPU: what `small` sees, to a network half as wide again, in three times as many crops."""
+    """The recipe for a GPU: the input of `small`, a network half as wide again, three times as many crops."""
     return TrainConfig(
         preset="full",
         widths=(36, 72, 108, 144, 192, 144),
@@ -141,7 +151,6 @@ def full() -> TrainConfig:
         learning_rate=2e-3,
         weight_decay=1e-2,
         ema_decay=0.999,
-        checkpoint_every_steps=500,
         class_weight=0.4,
         crop_height_px=256,
         crop_width_px=320,
@@ -153,4 +162,6 @@ def full() -> TrainConfig:
     )
 
 
-PRESETS: dict[str, Callable[[], TrainConfig]] = {"tiny": tiny, "small": small, "full": full}
+PRESETS: dict[str, Callable[[], TrainConfig]] = {preset().preset: preset for preset in (tiny, small, full)}
+# Steps between checkpoints; not in TrainConfig, so that a run can resume with another interval.
+CHECKPOINT_EVERY_STEPS = {"tiny": 100, "small": 500, "full": 500}

@@ -1,4 +1,4 @@
-"""Scores from counts; two histograms of the 8-bit probability serve every threshold in one pass."""
+"""Scores from pixel counts: two histograms of the 8-bit probability give every threshold in one pass."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Histogram:
-    """Number of labelled pixels at each probability level 0..255, int64 (..., 256): truth is road, and is not."""
+    """Number of road and other labelled pixels at each probability level 0..255, int64 (..., 256)."""
 
     road: IntArray
     not_road: IntArray
@@ -27,7 +27,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Pixel counts at every threshold level 0..255, int64 (..., 256); a pixel is called road where prob >= level."""
+    """Pixel counts at every threshold level 0..255, int64 (..., 256); a pixel is road if prob >= level."""
 
     true_positive: IntArray
     false_positive: IntArray
@@ -36,7 +36,7 @@ class Confusion:
 
 
 class Scores(BaseModel):
-    """What is reported, as fractions in [0, 1] over labelled pixels, at one threshold except `max_f`."""
+    """The reported scores, in [0, 1] over labelled pixels, at one threshold except `max_f`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,7 +47,7 @@ class Scores(BaseModel):
 
 
 class KittiScores(BaseModel):
-    """The figures of the KITTI Road benchmark, as fractions in [0, 1]; all but the average at the working point."""
+    """The scores of the KITTI Road benchmark, in [0, 1]; all but average precision at the working point."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -57,7 +57,7 @@ class KittiScores(BaseModel):
     recall: float
     false_positive_rate: float
     false_negative_rate: float
-    threshold: float  # of the working point, where F1 is best
+    threshold: float  # of the working point, which has the best F1
 
 
 def histogram(prob_HW: UInt8Array, target_HW: UInt8Array) -> Histogram:
@@ -65,7 +65,7 @@ def histogram(prob_HW: UInt8Array, target_HW: UInt8Array) -> Histogram:
 
     Args:
         prob_HW: road probability, uint8, 255 is certain.
-        target_HW: uint8 in {0 void, 1 not road, 2 road}, of the same shape.
+        target_HW: uint8 in {0 void, 1 not road, 2 road}, same shape.
     """
     return Histogram(
         np.bincount(prob_HW[target_HW == ROAD], minlength=NUM_LEVELS).astype(np.int64),
@@ -74,21 +74,21 @@ def histogram(prob_HW: UInt8Array, target_HW: UInt8Array) -> Histogram:
 
 
 def confusion(counts: Histogram) -> Confusion:
-    """Counts at every threshold at once."""
+    """Counts at every threshold."""
     true_positive, false_positive = _at_or_above(counts.road), _at_or_above(counts.not_road)
-    # At level 0 everything is called road, so these are all there are.
+    # At level 0 every pixel counts as road, so these are all pixels.
     num_road, num_not_road = true_positive[..., :1], false_positive[..., :1]
     return Confusion(true_positive, false_positive, num_road - true_positive, num_not_road - false_positive)
 
 
 def iou(counts: Confusion) -> FloatArray:
-    """TP / (TP + FP + FN) at each level, float64 (..., 256); 1 where there is neither road nor a claim of it."""
+    """TP / (TP + FP + FN) at each level, float64 (..., 256); 1 if there is no road and none is predicted."""
     union = counts.true_positive + counts.false_positive + counts.false_negative
     return _divide(counts.true_positive, union)
 
 
 def f1(counts: Confusion) -> FloatArray:
-    """2 TP / (2 TP + FP + FN) at each level, float64 (..., 256); 1 where there is neither road nor a claim of it."""
+    """2 TP / (2 TP + FP + FN) at each level, float64 (..., 256); 1 if there is no road and none is predicted."""
     total = 2 * counts.true_positive + counts.false_positive + counts.false_negative
     return _divide(2 * counts.true_positive, total)
 
@@ -104,7 +104,7 @@ def _divide(part: IntArray, whole: IntArray) -> FloatArray:
 
 
 def max_f(counts: Confusion) -> float:
-    """KITTI MaxF: the best F1 over the thresholds 0/255 .. 255/255, counts pooled over all pictures.
+    """KITTI MaxF: the best F1 over the thresholds 0/255 .. 255/255, counts pooled over all images.
 
     Source: evaluateRoad.py of the KITTI Road devkit.
     """
@@ -112,14 +112,11 @@ def max_f(counts: Confusion) -> float:
 
 
 def kitti_scores(counts: Confusion) -> KittiScores | None:
-    """What KITTI's devkit computes from 8-bit confidences, on counts (256,) pooled over all pictures.
+    """The scores of KITTI's devkit from 8-bit confidences, on counts (256,) pooled over all images.
 
-    Thresholds are 0/255 .. 255/255. The working point is the lowest threshold of the best F1. The average precision is
-    Pascal VOC's: the mean over recall 0, 0.1, .. 1 of the best precision at that recall or a higher one. Thresholds
-    that find no road at all are left out.
-
-    Returns:
-        None where the truth has no road, of which recall is a share.
+    Thresholds are 0/255 .. 255/255; those that find no road are ignored. The working point is the lowest threshold with
+    the best F1. Average precision is Pascal VOC's: the mean over recall 0, 0.1, .. 1 of the best precision at that
+    recall or higher. Returns None if there is no road to find.
 
     Source: evaluateRoad.py and helper.py of the KITTI Road devkit.
     """
@@ -149,12 +146,12 @@ def threshold_level(threshold: float) -> int:
 
 
 def pool(images: list[Histogram]) -> Histogram:
-    """The counts of several pictures, at least one, together."""
+    """Add up the counts of one or more images."""
     return sum(images[1:], start=images[0])
 
 
 def score(images: list[Histogram], threshold: float) -> Scores:
-    """Scores of a set of pictures at a threshold in [0, 1]; pooled, except the mean of each picture's own IoU."""
+    """Scores of images at a threshold in [0, 1], pooled except the mean of each image's own IoU."""
     level = threshold_level(threshold)
     pooled = confusion(pool(images))
     return Scores(

@@ -9,8 +9,8 @@ from PIL import Image
 
 from roadseg_train.data.check import check_data, check_frame
 from roadseg_train.data.dataset import find_frames
-from roadseg_train.data.faults import Problem
-from roadseg_train.errors import DataError, FaultyDataError
+from roadseg_train.data.problems import InvalidDataError, ProblemKind
+from roadseg_train.errors import DataError
 
 RED, MAGENTA, BLACK, BLUE = (255, 0, 0), (255, 0, 255), (0, 0, 0), (0, 0, 255)
 
@@ -38,10 +38,10 @@ def save(path: Path, pixels: object) -> None:
     Image.fromarray(np.array(pixels, dtype=np.uint8)).save(path)
 
 
-def faults_of(root: Path, *splits: str) -> set[tuple[str, Problem]]:
-    with pytest.raises(FaultyDataError) as raised:
+def problems_of(root: Path, *splits: str) -> set[tuple[str, ProblemKind]]:
+    with pytest.raises(InvalidDataError) as raised:
         check_data([root], splits)
-    return {(str(fault.path.relative_to(root)), fault.problem) for fault in raised.value.faults}
+    return {(str(problem.path.relative_to(root)), problem.kind) for problem in raised.value.problems}
 
 
 def test_whole_data_passes(camvid: Path, kitti: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -60,50 +60,48 @@ def test_every_fault_is_in_one_error(copy: Path) -> None:
     save(annot / "0001TP_00005.png", np.full((48, 64), 12))
     save(annot / "0001TP_00006.png", np.full((48, 64, 3), 3))
     Image.open(train / "0001TP_00007.png").save(train / "0001TP_00007.jpg")
-    assert faults_of(copy, "train") == {
-        ("train/0001TP_00000.png", Problem.NO_MASK),
-        ("trainannot/0001TP_00001.png", Problem.NO_PICTURE),
-        ("train/0001TP_00002.png", Problem.UNREADABLE),
-        ("trainannot/0001TP_00003.png", Problem.UNREADABLE),
-        ("train/0001TP_00004.png", Problem.WRONG_SIZE),
-        ("trainannot/0001TP_00005.png", Problem.NO_LABEL_MAP),
-        ("trainannot/0001TP_00006.png", Problem.NO_LABEL_MAP),
-        ("train/0001TP_00007.png", Problem.SAME_NAME),
+    assert problems_of(copy, "train") == {
+        ("train/0001TP_00000.png", ProblemKind.NO_MASK),
+        ("trainannot/0001TP_00001.png", ProblemKind.NO_IMAGE),
+        ("train/0001TP_00002.png", ProblemKind.UNREADABLE),
+        ("trainannot/0001TP_00003.png", ProblemKind.UNREADABLE),
+        ("train/0001TP_00004.png", ProblemKind.WRONG_SIZE),
+        ("trainannot/0001TP_00005.png", ProblemKind.NOT_A_LABEL_MAP),
+        ("trainannot/0001TP_00006.png", ProblemKind.NOT_A_LABEL_MAP),
+        ("train/0001TP_00007.png", ProblemKind.DUPLICATE_NAME),
     }
 
 
 def test_both_files_of_a_frame_are_told(copy: Path) -> None:
     for folder in ("train", "trainannot"):
         (copy / folder / "0006R0_00004.png").write_bytes(b"\x89PNG\r\n\x1a\nnonsense")
-    assert faults_of(copy, "fit") == {
-        ("train/0006R0_00004.png", Problem.UNREADABLE),
-        ("trainannot/0006R0_00004.png", Problem.UNREADABLE),
+    assert problems_of(copy, "fit") == {
+        ("train/0006R0_00004.png", ProblemKind.UNREADABLE),
+        ("trainannot/0006R0_00004.png", ProblemKind.UNREADABLE),
     }
 
 
 def test_contents_are_checked_of_the_splits_in_use_only(copy: Path) -> None:
     (copy / "val" / "0016E5_00001.png").write_bytes(b"")
     check_data([copy], ["fit", "heldout"])
-    assert faults_of(copy, "val") == {("val/0016E5_00001.png", Problem.UNREADABLE)}
-    with pytest.raises(FaultyDataError):
-        check_data([copy], ["fit"], everything=True)
+    assert problems_of(copy, "val") == {("val/0016E5_00001.png", ProblemKind.UNREADABLE)}
 
 
 def test_a_split_that_faults_have_emptied_tells_the_faults(copy: Path) -> None:
     shutil.rmtree(copy / "valannot")
-    assert faults_of(copy, "val") == {("val", Problem.NO_MASK_FOLDER)}
+    assert problems_of(copy, "val") == {("val", ProblemKind.NO_MASK_FOLDER)}
 
 
 def test_a_split_that_the_data_lacks_is_named(camvid: Path) -> None:
-    with pytest.raises(DataError, match="no frame of the split 'test'"):
+    with pytest.raises(DataError, match="no frames in the split 'test'"):
         check_data([camvid], ["test"])
 
 
 def test_folders_that_are_no_dataset(tmp_path: Path) -> None:
-    assert faults_of(tmp_path, "fit") == {(".", Problem.UNKNOWN_FORM)}
+    assert problems_of(tmp_path, "fit") == {(".", ProblemKind.UNKNOWN_FORMAT)}
     (tmp_path / "train").mkdir()
     (tmp_path / "trainannot").mkdir()
-    assert faults_of(tmp_path, "fit") == {(".", Problem.EMPTY)}
+    assert problems_of(tmp_path, "fit") == {(".", ProblemKind.EMPTY)}
 
 
 def test_hidden_files_are_left_alone(copy: Path) -> None:
@@ -122,13 +120,13 @@ def test_kitti_faults(kitti: Path) -> None:
     save(masks / "umm_road_000004.png", [[MAGENTA, RED, BLUE, BLACK]] * 4)
     save(masks / "umm_road_000005.png", [[254, 0, 255, 0]] * 4)
     save(masks / "copy_of_um_road_000000.png", [[MAGENTA]])
-    assert faults_of(kitti, "train") == {
-        ("training/gt_image_2/um_road_000001.png", Problem.LANE_MASK),
-        ("training/image_2/umm_000002.png", Problem.NO_MASK),
-        ("training/gt_image_2/umm_road_000003.png", Problem.NO_PICTURE),
-        ("training/gt_image_2/umm_road_000004.png", Problem.NO_ROAD_MASK),
-        ("training/gt_image_2/umm_road_000005.png", Problem.NO_ROAD_MASK),
-        ("training/gt_image_2/copy_of_um_road_000000.png", Problem.UNKNOWN_NAME),
+    assert problems_of(kitti, "train") == {
+        ("training/gt_image_2/um_road_000001.png", ProblemKind.LANE_MASK),
+        ("training/image_2/umm_000002.png", ProblemKind.NO_MASK),
+        ("training/gt_image_2/umm_road_000003.png", ProblemKind.NO_IMAGE),
+        ("training/gt_image_2/umm_road_000004.png", ProblemKind.NOT_A_ROAD_MASK),
+        ("training/gt_image_2/umm_road_000005.png", ProblemKind.NOT_A_ROAD_MASK),
+        ("training/gt_image_2/copy_of_um_road_000000.png", ProblemKind.UNKNOWN_NAME),
     }
 
 
@@ -151,11 +149,11 @@ def test_damage_anywhere_is_a_fault_or_goes_unseen_by_the_decoder(tmp_path: Path
     whole = tmp_path / f"whole{suffix}"
     Image.open(frame.image).save(whole)
     damaged = type(frame)(**{**vars(frame), "image": tmp_path / f"damaged{suffix}"})
-    num_faults = 0
+    num_problems = 0
     for _ in range(200):
         data = bytearray(whole.read_bytes())
         for place in rng.integers(0, len(data), 3):
             data[place] = rng.integers(0, 256)
         damaged.image.write_bytes(data[: rng.integers(1, len(data) + 1)])
-        num_faults += len(check_frame(damaged))
-    assert num_faults > 100
+        num_problems += len(check_frame(damaged))
+    assert num_problems > 100

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from roadseg_train.data.dataset import NOT_ROAD, ROAD, VOID, Frame, find_frames, read_classes, read_frame, read_target
-from roadseg_train.errors import FaultyDataError
+from roadseg_train.data.dataset import NOT_ROAD, ROAD, VOID, Frame, find_frames, read_frame, read_labels
+from roadseg_train.data.problems import InvalidDataError
 
 
 def save(path: Path, array: object) -> Path:
@@ -30,7 +30,7 @@ def test_camvid_frames_are_sorted_by_part_drive_and_name(camvid: Path) -> None:
 def test_camvid_labels_become_targets(tmp_path: Path) -> None:
     # 3 is road, 11 is void, pavement (4) and everything else is not road.
     mask = save(tmp_path / "m.png", [[0, 3, 4], [11, 10, 3]])
-    target = read_target(frame(mask, mask, "camvid"))
+    target = read_labels(frame(mask, mask, "camvid"))[0]
     assert target.tolist() == [[NOT_ROAD, ROAD, NOT_ROAD], [VOID, NOT_ROAD, ROAD]]
 
 
@@ -44,7 +44,7 @@ def test_camvid_pictures_may_be_jpegs_beside_png_masks(tmp_path: Path) -> None:
 def test_a_picture_without_mask_is_named(tmp_path: Path) -> None:
     save(tmp_path / "train" / "0001TP_1.png", np.zeros((4, 6, 3)))
     (tmp_path / "trainannot").mkdir()
-    with pytest.raises(FaultyDataError, match=r"0001TP_1\.png has no mask"):
+    with pytest.raises(InvalidDataError, match=r"0001TP_1\.png has no mask"):
         find_frames(tmp_path)
 
 
@@ -63,24 +63,24 @@ def test_kitti_takes_road_masks_and_leaves_lane_masks(tmp_path: Path) -> None:
 def test_kitti_colours_become_targets(tmp_path: Path) -> None:
     # magenta road, red valid but not road, black not to be counted
     mask = save(tmp_path / "m.png", [[[255, 0, 255], [255, 0, 0], [0, 0, 0]]])
-    assert read_target(frame(mask, mask, "kitti")).tolist() == [[ROAD, NOT_ROAD, VOID]]
+    assert read_labels(frame(mask, mask, "kitti"))[0].tolist() == [[ROAD, NOT_ROAD, VOID]]
 
 
 def test_another_folder_is_refused_with_both_forms_named(tmp_path: Path) -> None:
-    with pytest.raises(FaultyDataError, match=r"trainannot/.*gt_image_2/"):
+    with pytest.raises(InvalidDataError, match=r"trainannot/.*gt_image_2/"):
         find_frames(tmp_path)
 
 
 @pytest.mark.parametrize("form", ["camvid", "kitti"])
 def test_a_mask_of_another_form_is_refused(tmp_path: Path, form: str) -> None:
     mask = save(tmp_path / "m.png", [[200, 3]])  # CamVid has no label 200, KITTI no grey mask
-    with pytest.raises(FaultyDataError, match=r"m\.png is no"):
-        read_target(frame(mask, mask, form))
+    with pytest.raises(InvalidDataError, match=r"m\.png is not a"):
+        read_labels(frame(mask, mask, form))
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     image, mask = save(tmp_path / "i.png", np.zeros((4, 6, 3))), save(tmp_path / "m.png", np.zeros((4, 5)))
-    with pytest.raises(FaultyDataError, match=r"i\.png is not of its mask's size \(6x4, and .*m\.png 5x4\)"):
+    with pytest.raises(InvalidDataError, match=r"i\.png differs in size from its mask \(6x4, and .*m\.png 5x4\)"):
         read_frame(frame(image, mask, "camvid"))
 
 
@@ -89,12 +89,12 @@ def test_a_truncated_picture_is_named(tmp_path: Path) -> None:
     image = save(tmp_path / "i.png", noise)
     image.write_bytes(image.read_bytes()[:-2000])
     mask = save(tmp_path / "m.png", np.zeros((40, 60)))
-    with pytest.raises(FaultyDataError, match=r"i\.png cannot be decoded"):
+    with pytest.raises(InvalidDataError, match=r"i\.png cannot be decoded"):
         read_frame(frame(image, mask, "camvid"))
 
 
 def test_classes_of_camvid_and_none_of_kitti(tmp_path: Path) -> None:
     label = save(tmp_path / "l.png", [[0, 3, 10], [11, 4, 3]])
-    assert read_classes(frame(label, label, "camvid")).tolist() == [[1, 4, 11], [0, 5, 4]]
+    assert read_labels(frame(label, label, "camvid"))[1].tolist() == [[1, 4, 11], [0, 5, 4]]
     mask = save(tmp_path / "m.png", np.full((2, 3, 3), (255, 0, 255)))
-    assert read_classes(frame(mask, mask, "kitti")).tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert read_labels(frame(mask, mask, "kitti"))[1].tolist() == [[0, 0, 0], [0, 0, 0]]

@@ -1,4 +1,4 @@
-"""The page itself: whole, by itself, and true to metrics.json, in usual and in odd cases."""
+"""The page is complete, self-contained and agrees with metrics.json, also in unusual cases."""
 
 import base64
 import io
@@ -11,15 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from roadseg_train.config import TrainConfig
 from roadseg_train.data.dataset import Frame
-from roadseg_train.evaluate.blocks import Interval, Intervals
-from roadseg_train.evaluate.cases import show_cases
+from roadseg_train.evaluate.bootstrap import Interval, Intervals
 from roadseg_train.evaluate.evaluate import Evaluation
-from roadseg_train.evaluate.leak import Leak
+from roadseg_train.evaluate.examples import draw_examples
 from roadseg_train.evaluate.report import encode_jpeg, render_report, shade
-from roadseg_train.evaluate.submission import SubmissionPictures
-from roadseg_train.fit.run import Member
+from roadseg_train.evaluate.submission import SubmissionImages
 from roadseg_train.network.model import RoadProgram
 
 VOID_TAGS = {"meta", "img", "br"}
@@ -27,7 +24,7 @@ Evaluate = Callable[..., Evaluation]
 
 
 class Page(HTMLParser):
-    """Text and links of a page; fails where a tag is left open or closed twice."""
+    """Text and links of a page; fails if a tag is left open or closed twice."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -53,7 +50,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.text += f" {data}"  # cells of a table stand apart
+        self.text += f" {data}"  # separates the cells of a table
 
 
 def read(html: str) -> Page:
@@ -62,27 +59,25 @@ def read(html: str) -> Page:
     return page
 
 
-def test_it_is_whole_and_needs_nothing_from_elsewhere(
-    program: RoadProgram, frames: list[Frame], evaluate: Evaluate
-) -> None:
-    evaluation = evaluate(num_robustness_frames=1, leak=Leak(copied_random=0.9, copied_blocks=0.8, network_random=0.95))
-    html = render_report(evaluation, show_cases(program, frames, evaluation), None)
+def test_the_page_is_complete_and_self_contained(program: RoadProgram, frames: list[Frame], evaluate: Evaluate) -> None:
+    evaluation = evaluate(num_robustness_frames=1)
+    html = render_report(evaluation, draw_examples(program, frames, evaluation), None)
     page = read(html)
-    pictures = [link for link in page.links if link.startswith("data:image/jpeg;base64,")]
-    assert len(pictures) == 4 * 4
-    assert [link for link in page.links if link not in pictures and not link.startswith("#")] == []
+    images = [link for link in page.links if link.startswith("data:image/jpeg;base64,")]
+    assert len(images) == 4 * 4
+    assert [link for link in page.links if link not in images and not link.startswith("#")] == []
     assert re.findall(r"url\((?!#)|@import|@font-face", html) == []
-    assert len(page.ids) == len(set(page.ids)) == 4  # the four charts
+    assert len(page.ids) == len(set(page.ids)) == 3  # the three charts
     for value in (evaluation.overall.road_iou, evaluation.overall.f1, evaluation.overall.max_f):
         assert f"{value:.3f}" in page.text
     for drive, scores in evaluation.by_drive.items():
         assert f"{drive} 2 {scores.road_iou:.3f}" in page.text
-    assert "0.900" in page.text  # the leak in words
-    assert "Seen in training. " not in page.text
-    assert "A leaky split" not in page.text
+    assert evaluation.reliability is not None
+    assert f"{evaluation.reliability.ece:.4f}" in page.text
+    assert "trained on some of these images" not in page.text
 
 
-def test_intervals_are_shown_with_what_they_are_made_of(evaluate: Evaluate) -> None:
+def test_intervals_are_shown_with_their_blocks(evaluate: Evaluate) -> None:
     interval = Interval(low=0.123, high=0.456)
     intervals = Intervals(
         num_blocks=7, block_length_frames=10, num_resamples=1000, seed=0, road_iou=interval, f1=interval, max_f=interval
@@ -90,35 +85,28 @@ def test_intervals_are_shown_with_what_they_are_made_of(evaluate: Evaluate) -> N
     evaluation = evaluate()
     detail = evaluation.overall_detail.model_copy(update={"intervals": intervals})
     page = read(render_report(evaluation.model_copy(update={"overall_detail": detail}), [], None))
-    assert page.text.count("0.123 to 0.456") == 4  # three tiles and the row of all
+    assert page.text.count("0.123 to 0.456") == 4  # three tiles and the row for all
     assert "1,000 resamples of 7 blocks" in page.text
     assert "With so few blocks" in page.text
 
 
-def test_scores_on_seen_pictures_are_told_loudly(evaluate: Evaluate) -> None:
-    assert "Seen in training. " in read(render_report(evaluate(fitted_on="train"), [], None)).text
+def test_a_banner_warns_of_images_seen_in_training(evaluate: Evaluate) -> None:
+    assert "trained on some of these images" in read(render_report(evaluate(fitted_on="train"), [], None)).text
 
 
-def test_several_networks_and_mirroring_are_told(evaluate: Evaluate, config: TrainConfig) -> None:
+def test_views_are_described(evaluate: Evaluate) -> None:
     alone = read(render_report(evaluate(), [], None)).text
-    assert "Run runs/first , step 6 of 6 Fitted on" in alone
-    other = Member(run="runs/second", config=config.model_copy(update={"seed": 7}), step=5)
-    both = evaluate().model_copy(update={"others": [other], "mirror": True, "scales": (0.5, 1.5)})
-    page = read(render_report(both, [], None)).text
-    assert "step 6, averaged with 1 more, at scales 0.5 and 1.5, mirrored too" in page
-    assert "Runs runs/first , step 6 of 6; runs/second , step 5 of 6" in page
-    assert "the mean of 8: of each run's network, at scales 0.5 and 1.5, mirrored too" in page
-    assert "Configuration of runs/second preset test · seed 7" in page
+    assert "Run runs/first , step 6 of 6 Trained on" in alone
+    assert "at scale" not in alone
+    several = evaluate().model_copy(update={"mirror": True, "scales": (0.5, 1.5)})
+    page = read(render_report(several, [], None)).text
+    assert f"step 6, {several.views.text()} ·" in page
+    assert f"Views mean of 4 predictions per image, {several.views.text()}" in page
 
 
-def test_a_drive_that_was_left_out_is_told(evaluate: Evaluate) -> None:
+def test_the_split_is_described(evaluate: Evaluate) -> None:
     page = read(render_report(evaluate(split="drive:0006R0", fitted_on="without:0006R0"), [], None))
-    assert "drive:0006R0 : that drive alone: a street never seen" in page.text
-
-
-def test_a_random_split_is_told_loudly(evaluate: Evaluate) -> None:
-    leaky = evaluate(split="random-heldout", fitted_on="random-fit")
-    assert "A leaky split. " in read(render_report(leaky, [], None)).text
+    assert "drive:0006R0 : that drive" in page.text
 
 
 @pytest.mark.parametrize("label", [0, 11])
@@ -128,35 +116,35 @@ def test_a_split_without_road_or_without_any_label(
     Image.fromarray(np.full((48, 64), label, dtype=np.uint8)).save(tmp_path / "mask.png")
     bare = [type(f)(**{**vars(f), "mask": tmp_path / "mask.png"}) for f in frames]
     evaluation = evaluate(frames=bare, num_robustness_frames=1)
-    page = read(render_report(evaluation, show_cases(program, bare, evaluation), None))
-    assert "no road in the truth" in page.text
+    page = read(render_report(evaluation, draw_examples(program, bare, evaluation), None))
+    assert "no road in the masks" in page.text
+    assert ("no pixel of this split is labelled" in page.text) == (label == 11)
 
 
-def test_one_picture(program: RoadProgram, frames: list[Frame], evaluate: Evaluate) -> None:
+def test_one_image(program: RoadProgram, frames: list[Frame], evaluate: Evaluate) -> None:
     evaluation = evaluate(frames=frames[:1], num_robustness_frames=16)
-    page = read(render_report(evaluation, show_cases(program, frames[:1], evaluation), None))
-    assert "1 picture ·" in page.text
-    assert "too few blocks for an interval" in page.text
-    assert "Not measured: with fewer than two blocks" in page.text
+    page = read(render_report(evaluation, draw_examples(program, frames[:1], evaluation), None))
+    assert "1 image ·" in page.text
+    assert "too few images for an interval" in page.text
 
 
-def test_names_are_text_and_not_markup(evaluate: Evaluate) -> None:
+def test_names_are_escaped(evaluate: Evaluate) -> None:
     evaluation = evaluate().model_copy(update={"run": "<b>runs/&first", "data": ["<script>"]})
     assert "<b>runs/&first" in read(render_report(evaluation, [], None)).text
 
 
-def test_the_submission_says_what_the_server_wants_and_what_is_missing(evaluate: Evaluate) -> None:
-    pictures = SubmissionPictures({"um_road_000000.png": Path("x")}, ["missing are 95 of 96 um"])
-    page = read(render_report(evaluate(), [], pictures))
+def test_the_submission_section_lists_what_is_missing(evaluate: Evaluate) -> None:
+    images = SubmissionImages({"um_road_000000.png": Path("x")}, ["missing are 95 of 96 um"])
+    page = read(render_report(evaluate(), [], images))
     assert "transform2BEV.py" in page.text
     assert "Not complete: missing are 95 of 96 um." in page.text
 
 
-def test_pictures_keep_their_shape_and_shrink_to_a_panel() -> None:
+def test_images_shrink_to_a_panel_and_keep_their_shape() -> None:
     uri = encode_jpeg(np.full((375, 1242, 3), 99, dtype=np.uint8))
-    with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as picture:
-        assert picture.size == (560, 169)
-        assert np.asarray(picture).mean() == pytest.approx(99, abs=1)
+    with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as image:
+        assert image.size == (560, 169)
+        assert np.asarray(image).mean() == pytest.approx(99, abs=1)
 
 
 @pytest.mark.parametrize(("drop", "strength"), [(-0.1, "0%"), (0.0, "0%"), (0.25, "50%"), (0.9, "100%")])

@@ -7,13 +7,13 @@ from torch import Tensor
 from roadseg_train.config import TrainConfig
 from roadseg_train.data.dataset import find_frames
 from roadseg_train.data.split import select
-from roadseg_train.evaluate.corrupt import CORRUPTIONS
+from roadseg_train.evaluate.corruptions import CORRUPTIONS
 from roadseg_train.evaluate.robustness import measure_robustness, spread
 from roadseg_train.network.model import RoadProgram, UNet
 
 
 class NotGreenProgram(RoadProgram):
-    """Calls what is about as red as it is green road: right on drawn scenes, wrong where colours are lost."""
+    """Predicts road for grey pixels: right on drawn scenes, wrong if colours are lost."""
 
     def __init__(self) -> None:
         super().__init__(UNet((4, 4)))
@@ -24,7 +24,7 @@ class NotGreenProgram(RoadProgram):
 
 
 class AllProgram(NotGreenProgram):
-    """Calls everything road, whatever the weather."""
+    """Predicts road everywhere, in any weather."""
 
     def forward(self, image: Tensor) -> Tensor:
         return torch.ones(image.shape[:3])
@@ -44,5 +44,5 @@ def test_every_corruption_is_scored_on_the_same_frames(camvid: Path, config: Tra
     assert steady.road_iou == {kind: [steady.clean_road_iou] * 3 for kind in CORRUPTIONS}
     coloured = measure_robustness(NotGreenProgram(), frames, config=config, threshold=0.5)
     assert coloured.clean_road_iou > 0.8
-    # the thicker the fog, the less green is left
+    # thick fog hides the green of the meadows
     assert coloured.clean_road_iou > coloured.road_iou["fog"][0] > coloured.road_iou["fog"][2]

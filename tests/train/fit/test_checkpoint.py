@@ -10,19 +10,19 @@ import pytest
 import torch
 
 from roadseg_train.fit import checkpoint
-from roadseg_train.storage.folder import Folder
+from roadseg_train.storage.local import LocalPath
 from roadseg_train.storage.path import StoragePath
-from roadseg_train.storage.s3 import S3Folder
+from roadseg_train.storage.s3 import S3Path
 from tests.seaweed import Seaweed
 
 
-def publish(run: StoragePath, step: int) -> None:
-    checkpoint.publish_into(run, {"step": step, "w": torch.full((3,), float(step))}, step=step, metrics={"loss": 1.0})
+def save(run: StoragePath, step: int) -> None:
+    checkpoint.save(run, {"step": step, "w": torch.full((3,), float(step))}, step=step, metrics={"loss": 1.0})
 
 
 def test_the_newest_is_found_and_old_ones_go(place: StoragePath) -> None:
     for step in (2, 4, 10):
-        publish(place, step)
+        save(place, step)
     assert place.names() == ["checkpoint_0000004", "checkpoint_0000010"]
     state = checkpoint.read_newest(place)
     assert state is not None
@@ -36,8 +36,8 @@ def test_the_newest_is_found_and_old_ones_go(place: StoragePath) -> None:
 def test_a_checkpoint_cut_short_is_never_used(
     place: StoragePath, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
-    publish(place, 2)
-    publish(place, 4)
+    save(place, 2)
+    save(place, 4)
     broken = place / "checkpoint_0000004"
     with (broken / checkpoint.STATE).reading() as path:
         shutil.copy(path, tmp_path / checkpoint.STATE)
@@ -55,7 +55,7 @@ def test_a_checkpoint_cut_short_is_never_used(
     assert state is not None
     assert state["step"] == 2
     assert "checkpoint_0000004 was cut short and is not used" in capsys.readouterr().err
-    publish(place, 4)  # what was left there is written over
+    save(place, 4)  # what was left there is written over
     again = checkpoint.read_newest(place)
     assert again is not None
     assert again["step"] == 4
@@ -71,8 +71,8 @@ import sys, torch
 from roadseg_train.fit import checkpoint
 from roadseg_train.storage import path as storage
 run = storage.storage_path(sys.argv[1])
-checkpoint.publish_into(run, {"step": 1}, step=1, metrics={})
-checkpoint.publish_into(run, {"step": 2, "w": torch.zeros(75_000_000)}, step=2, metrics={})
+checkpoint.save(run, {"step": 1}, step=1, metrics={})
+checkpoint.save(run, {"step": 2, "w": torch.zeros(75_000_000)}, step=2, metrics={})
 """
 
 
@@ -80,11 +80,11 @@ def test_a_writer_that_is_killed_leaves_the_former_checkpoint(
     place: StoragePath, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     def has_begun() -> bool:
-        if isinstance(place, Folder):
+        if isinstance(place, LocalPath):
             return (place.path / checkpoint.folder_name(2) / ".partial_state.pt").exists()
-        assert isinstance(place, S3Folder)
+        assert isinstance(place, S3Path)
         seaweed: Seaweed = request.getfixturevalue("seaweed")
-        uploads = seaweed.client.list_multipart_uploads(Bucket=place.bucket, Prefix=place.prefix)
+        uploads = seaweed.client.list_multipart_uploads(Bucket=place.bucket, Prefix=place.key)
         return "Uploads" in uploads
 
     environment = os.environ | {"TMPDIR": str(tmp_path)}  # where what it leaves is cleaned away
@@ -112,9 +112,9 @@ from roadseg_train import cli, errors
 from roadseg_train.fit import checkpoint
 from roadseg_train.storage import path as storage
 run = storage.storage_path(sys.argv[1])
-checkpoint.publish_into(run, {"step": 1, "w": torch.zeros(25_000)}, step=1, metrics={})
+checkpoint.save(run, {"step": 1, "w": torch.zeros(25_000)}, step=1, metrics={})
 try:
-    checkpoint.publish_into(run, {"step": 2, "w": torch.zeros(250_000)}, step=2, metrics={})
+    checkpoint.save(run, {"step": 2, "w": torch.zeros(250_000)}, step=2, metrics={})
 except errors.StorageError as error:
     print(error)
 state = checkpoint.read_newest(run)
@@ -144,5 +144,5 @@ def test_a_full_disk_leaves_the_former_checkpoint(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     told, left = done.stdout.splitlines()
     state = disk / "run" / "checkpoint_0000002" / "state.pt"
-    assert told.startswith(f"{state} cannot be used (No space left on device); make room there")
+    assert told.startswith(f"cannot use {state} (No space left on device); free some space")
     assert left == "1 ['checkpoint_0000001', 'checkpoint_0000002'] []"

@@ -5,27 +5,25 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from roadseg_train.config import TrainConfig
-from roadseg_train.data.dataset import find_frames
-from roadseg_train.data.split import select
 from roadseg_train.errors import RunError
 from roadseg_train.fit import checkpoint
 from roadseg_train.fit.loop import (
-    ONE_CPU,
-    Machine,
+    Action,
     Trainer,
-    Wish,
+    average_decay,
     check_shares,
     choose_dtype,
-    kept_of_average,
     learning_rate,
     train,
 )
+from roadseg_train.fit.options import FitOptions
 from roadseg_train.fit.progress import Progress, Summary
+from roadseg_train.fit.run import RunRecord
 from roadseg_train.storage.path import StoragePath, storage_path
 
 
 class Host:
-    """Where nothing happens but what is asked for: the end of the run, wished for or not."""
+    """A host that does nothing but end the run, on request or by a crash."""
 
     def __init__(self, *, stop_after: int | None = None, crash_after: int | None = None) -> None:
         self.stop_after, self.crash_after = stop_after, crash_after
@@ -37,26 +35,22 @@ class Host:
         if metrics["step"] == self.crash_after:
             raise KeyboardInterrupt
 
-    def wish(self) -> Wish:
-        return Wish.STOP if self.stop_after == self.shown[-1].step else Wish.GO_ON
+    def next_action(self) -> Action:
+        return Action.STOP if self.stop_after == self.shown[-1].step else Action.CONTINUE
 
     def show(self, progress: Progress) -> None:
         self.shown.append(progress)
 
 
 def run(
-    config: TrainConfig, data: Path, place: StoragePath, host: Host | None = None, machine: Machine = ONE_CPU
+    config: TrainConfig, data: Path, place: StoragePath, host: Host | None = None, checkpoint_every_steps: int = 2
 ) -> Summary:
     """Train into a place, from its newest checkpoint on."""
-    frames = find_frames(data)
-    return train(
-        config,
-        select(frames, "fit"),
-        select(frames, "heldout"),
-        run=place,
-        host=host or Host(),
-        machine=machine,
+    record = RunRecord.of(config=config, data=[str(data)], split="fit")
+    options = FitOptions(
+        0, num_cpus=1, gpu=False, num_loaders=1, compiled=False, checkpoint_every_steps=checkpoint_every_steps
     )
+    return train(place, record, options, host=host or Host())
 
 
 def weights(place: StoragePath) -> dict[str, torch.Tensor]:
@@ -71,8 +65,8 @@ def test_a_run_that_was_cut_ends_as_the_undisturbed_one(place: StoragePath, camv
     with pytest.raises(KeyboardInterrupt):
         run(config, camvid, place / "cut", Host(crash_after=2))
     rest = Host()
-    run(config, camvid, place / "cut", rest)
-    assert [metrics["step"] for metrics in rest.reported] == [4, 6]
+    run(config, camvid, place / "cut", rest, checkpoint_every_steps=3)  # the interval does not matter
+    assert [metrics["step"] for metrics in rest.reported] == [3, 6]
     torch.testing.assert_close(weights(place / "cut"), weights(place / "whole"), rtol=0, atol=0)
 
 
@@ -101,8 +95,8 @@ def test_another_seed_is_another_run(tmp_path: Path, camvid: Path, config: Train
 
 
 def test_it_learns_the_drawn_road(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
-    longer = config.model_copy(update={"num_steps": 60, "checkpoint_every_steps": 60, "ema_decay": 0.9})
-    summary = run(longer, camvid, storage_path(tmp_path))
+    longer = config.model_copy(update={"num_steps": 60, "ema_decay": 0.9})
+    summary = run(longer, camvid, storage_path(tmp_path), checkpoint_every_steps=60)
     # Everything called road would score the road's own share, a third, on the held-out frames.
     assert summary.best_heldout["road_iou"] > 0.6
     assert summary.best_step == 60
@@ -121,10 +115,10 @@ def test_progress_counts_every_step(tmp_path: Path, camvid: Path, config: TrainC
 
 
 def test_the_curves_of_a_continued_run_are_one_line(tmp_path: Path, camvid: Path, config: TrainConfig) -> None:
-    longer = config.model_copy(update={"num_steps": 30, "checkpoint_every_steps": 15})
+    longer = config.model_copy(update={"num_steps": 30})
     with pytest.raises(KeyboardInterrupt):
-        run(longer, camvid, storage_path(tmp_path), Host(crash_after=15))
-    run(longer, camvid, storage_path(tmp_path))
+        run(longer, camvid, storage_path(tmp_path), Host(crash_after=15), checkpoint_every_steps=15)
+    run(longer, camvid, storage_path(tmp_path), checkpoint_every_steps=15)
     assert len(list((tmp_path / "tensorboard").iterdir())) == 2
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -176,8 +170,8 @@ def test_the_average_follows_the_weights(config: TrainConfig) -> None:
 def test_the_average_keeps_more_as_it_gets_older(config: TrainConfig) -> None:
     schedule = config.model_copy(update={"ema_decay": 0.9})
     # (1 + 8) / (10 + 8) = 1/2; from step 80 on, where 81 / 90 is 0.9, what is configured.
-    assert [kept_of_average(step, schedule) for step in (8, 80, 81, 4000)] == pytest.approx([0.5, 0.9, 0.9, 0.9])
-    assert kept_of_average(8, config.model_copy(update={"ema_decay": 0.0})) == 0
+    assert [average_decay(step, schedule) for step in (8, 80, 81, 4000)] == pytest.approx([0.5, 0.9, 0.9, 0.9])
+    assert average_decay(8, config.model_copy(update={"ema_decay": 0.0})) == 0
 
 
 def test_micro_batches_add_up_to_the_mean_gradient(config: TrainConfig) -> None:
@@ -197,7 +191,7 @@ def test_micro_batches_add_up_to_the_mean_gradient(config: TrainConfig) -> None:
 
 def test_a_compiled_network_takes_the_same_steps(config: TrainConfig) -> None:
     small = config.model_copy(update={"widths": (16, 16)})  # the compiler takes its time
-    plain, compiled = Trainer(small), Trainer(small, Machine(compiled=True))
+    plain, compiled = Trainer(small), Trainer(small, compiled=True)
     batch = random_batch(4)
     for _ in range(2):
         assert compiled.train_step([batch]) == pytest.approx(plain.train_step([batch]), rel=1e-4)
@@ -205,17 +199,17 @@ def test_a_compiled_network_takes_the_same_steps(config: TrainConfig) -> None:
     assert compiled.state()["average"].keys() == plain.state()["average"].keys()
 
 
-def test_an_asked_for_precision_is_taken(config: TrainConfig) -> None:
+def test_a_requested_precision_is_used(config: TrainConfig) -> None:
     dtype, reason = choose_dtype(config.model_copy(update={"precision": "bfloat16"}), torch.device("cpu"))
     assert dtype == torch.bfloat16
-    assert "asked for" in reason
+    assert "as requested" in reason
 
 
-def test_every_worker_must_have_a_picture(config: TrainConfig) -> None:
+def test_every_worker_must_have_an_image(config: TrainConfig) -> None:
     check_shares(config, 4)
-    with pytest.raises(RunError, match=r"5 workers cannot share 4 pictures .* at most 4"):
+    with pytest.raises(RunError, match=r"5 workers cannot share 4 images .* at most 4"):
         check_shares(config, 5)
-    with pytest.raises(RunError, match=r"3 workers cannot share 2 pictures .* at most 2"):
+    with pytest.raises(RunError, match=r"3 workers cannot share 2 images .* at most 2"):
         check_shares(config.model_copy(update={"accumulate": 2}), 3)
-    with pytest.raises(RunError, match="batch of 4 cannot be cut into 3"):
+    with pytest.raises(RunError, match="batch of 4 cannot be split into 3"):
         check_shares(config.model_copy(update={"accumulate": 3}), 1)

@@ -1,8 +1,8 @@
-import time
+import sys
 
 import pytest
 
-from roadseg_train.fit.progress import Clock, LineDisplay, Progress, Summary, Totals, duration
+from roadseg_train.fit.progress import Clock, Progress, ProgressDisplay, Summary, Totals, duration
 
 
 def progress(step: int, *, heldout_iou: float | None = None) -> Progress:
@@ -11,37 +11,36 @@ def progress(step: int, *, heldout_iou: float | None = None) -> Progress:
     )
 
 
-def test_a_line_says_everything() -> None:
-    assert progress(3, heldout_iou=0.91).line() == (
-        "step 3/9: loss 0.2500, held-out IoU 0.9100, 12.0 images/s (4% waiting for data), 0:03:20 left"
-    )
-    assert "held-out" not in progress(3).line()
-
-
 def test_a_log_gets_the_first_line_and_the_last(capsys: pytest.CaptureFixture[str]) -> None:
-    display = LineDisplay()
-    for step in (1, 2, 3, 9):
+    display = ProgressDisplay()
+    for step in (1, 2, 3):
         display.show(progress(step))
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["step 1/9", "step 9/9"]
+    display.show(progress(9, heldout_iou=0.91))
+    assert capsys.readouterr().err.splitlines() == [
+        "step 1/9: loss 0.2500, 12.0 images/s (4% waiting for data), 0:03:20 left",
+        "step 9/9: loss 0.2500, held-out IoU 0.9100, 12.0 images/s (4% waiting for data), 0:03:20 left",
+    ]
 
 
-def test_the_clock_tells_waiting_from_computing() -> None:
+def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    display = ProgressDisplay()
+    for step in (8, 9):  # a run that was resumed after step 7
+        display.show(progress(step))
+    display.close()
+    last = capsys.readouterr().err.rstrip().rpartition("\r")[2]
+    assert last.startswith("loss 0.2500, 12.0 images/s")
+    assert last.endswith("| 9/9")
+
+
+def test_the_clock_adds_to_the_totals_and_knows_the_recent_speed() -> None:
     totals = Totals(wait_s=100, compute_s=300)  # of an earlier start
     clock = Clock(totals)
-    for _ in range(2):
-        with clock.wait():
-            time.sleep(0.01)
-        with clock.compute():
-            time.sleep(0.03)
-    with clock.checkpoint():
-        time.sleep(0.01)
-    wait_s, compute_s = totals.wait_s - 100, totals.compute_s - 300
-    assert wait_s >= 0.02
-    assert compute_s >= 0.06
-    assert totals.checkpoint_s >= 0.01
-    assert clock.step_s == pytest.approx((wait_s + compute_s) / 2)
-    assert clock.wait_share == pytest.approx(wait_s / (wait_s + compute_s))
+    clock.add_step(1, 3)
+    clock.add_step(2, 4)
+    assert (totals.wait_s, totals.compute_s, totals.steps_s) == (103, 307, 410)
+    assert clock.step_s == 5
+    assert clock.wait_share == pytest.approx(3 / 10)
 
 
 def test_the_best_scores_are_kept() -> None:
@@ -63,6 +62,6 @@ def test_a_summary_without_scores_leaves_them_out() -> None:
         "num_workers": 2, "device": "cpu in float32"}"""
     )
     lines = summary.text(run="runs/first").splitlines()
-    assert lines[0] == "stopped at step 3 of 9, 24 pictures in 0:01:01"
-    assert lines[1] == "  speed      0.4 images/s, 4.0% of it waiting for data; workers: 2, cpu in float32"
+    assert lines[0] == "stopped at step 3 of 9, 24 images in 0:01:01"
+    assert lines[1] == "  speed      0.4 images/s, 4.0% of the time waiting for data; workers: 2, cpu in float32"
     assert len(lines) == 3

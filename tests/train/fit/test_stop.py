@@ -11,9 +11,9 @@ def test_the_first_signal_is_noted_and_a_second_one_obeyed(number: int, code: in
     before = signal.getsignal(number)
     with StopSignals() as stop:
         assert signal.getsignal(number) != before
-        assert not stop.asked.is_set()
+        assert not stop.requested.is_set()
         os.kill(os.getpid(), number)
-        assert stop.asked.is_set()
+        assert stop.requested.is_set()
         assert stop.exit_code == code
         assert signal.getsignal(number) == before
     assert signal.getsignal(number) == before

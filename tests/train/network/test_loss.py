@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from roadseg_train.data.dataset import NOT_ROAD, ROAD, UNKNOWN_CLASS, VOID
-from roadseg_train.network.loss import bce_loss, class_loss, iou_loss, lovasz_loss
+from roadseg_train.network.loss import bce_loss, class_loss, iou_loss
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 SURE = 40.0  # a logit whose probability is 1 in float32
@@ -47,14 +47,14 @@ def test_bce_loss_against_the_plain_formula() -> None:
     assert bce_loss(values, truth).item() == pytest.approx(expected / 3, rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", [iou_loss, bce_loss, lovasz_loss])
+@pytest.mark.parametrize("loss", [iou_loss, bce_loss])
 def test_void_counts_nowhere(loss: Loss) -> None:
     with_void = loss(logits(0.5, -2.0, 9.0), target(ROAD, NOT_ROAD, VOID))
     without = loss(logits(0.5, -2.0), target(ROAD, NOT_ROAD))
     torch.testing.assert_close(with_void, without)
 
 
-@pytest.mark.parametrize("loss", [iou_loss, bce_loss, lovasz_loss])
+@pytest.mark.parametrize("loss", [iou_loss, bce_loss])
 def test_nothing_labelled_teaches_nothing(loss: Loss) -> None:
     values = logits(1.0, -1.0).requires_grad_()
     found = loss(values, target(VOID, VOID))
@@ -62,19 +62,6 @@ def test_nothing_labelled_teaches_nothing(loss: Loss) -> None:
     assert found.item() == 0
     assert values.grad is not None
     assert float(values.grad.abs().sum()) == 0
-
-
-def test_lovasz_loss_of_hard_claims_is_the_jaccard_loss() -> None:
-    # hinge errors of claims +-1 are 0 where right and 2 where wrong: twice 1 - IoU, and the IoU is 1 / 3
-    found = lovasz_loss(logits(1, -1, 1, -1), target(ROAD, ROAD, NOT_ROAD, NOT_ROAD))
-    assert found.item() == pytest.approx(2 * (1 - 1 / 3))
-
-
-def test_lovasz_loss_by_hand() -> None:
-    # errors 1.5 (not road), 0.5 (road), 0.2 (road). Jaccard loss with the first one, two, three pixels as errors, where
-    # two are road: 1 - 2/3, 1 - 1/3, 1 - 0/3. Their differences weigh the errors.
-    found = lovasz_loss(logits(0.5, 0.5, 0.8), target(NOT_ROAD, ROAD, ROAD))
-    assert found.item() == pytest.approx(1.5 / 3 + 0.5 / 3 + 0.2 / 3)
 
 
 def test_class_loss_by_hand() -> None:

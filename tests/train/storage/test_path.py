@@ -1,4 +1,4 @@
-"""Folders and a real S3 server, asked the same questions."""
+"""Folders and a real S3 server behave alike."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from roadseg_train.errors import StorageError
 from roadseg_train.storage.path import StoragePath, for_ray, storage_path
-from roadseg_train.storage.s3 import RayStorage, S3Folder
+from roadseg_train.storage.s3 import RayStorage, S3Path
 
 
 def test_text_is_written_read_and_listed(place: StoragePath) -> None:
@@ -18,25 +18,25 @@ def test_text_is_written_read_and_listed(place: StoragePath) -> None:
     assert (place / "b").names() == ["c.json"]
     assert (place / "a.json").read_text() == "sécond"
     assert storage_path(place.uri).names() == ["a.json", "b"]
-    # neither what is only longer in name, nor a part of a name, is inside
+    # a longer name with the same start is not inside
     assert (place / "a").names() == []
 
 
-def test_what_is_missing_is_told_as_by_a_file(place: StoragePath) -> None:
+def test_a_missing_file_raises_file_not_found(place: StoragePath) -> None:
     with pytest.raises(FileNotFoundError):
         (place / "none").read_text()
     with pytest.raises(FileNotFoundError), (place / "none").reading() as path:
         path.read_bytes()
 
 
-def test_a_taken_name_is_not_written_over(place: StoragePath) -> None:
+def test_create_text_does_not_overwrite(place: StoragePath) -> None:
     (place / "manifest.json").create_text("mine")
     with pytest.raises(FileExistsError):
         (place / "manifest.json").create_text("yours")
     assert (place / "manifest.json").read_text() == "mine"
 
 
-def test_large_files_go_and_come_back(place: StoragePath) -> None:
+def test_large_files_are_written_and_read(place: StoragePath) -> None:
     data = bytes(range(256)) * 80_000  # 20 MB: in several parts
     with (place / "state.pt").writing() as path:
         path.write_bytes(data)
@@ -46,7 +46,7 @@ def test_large_files_go_and_come_back(place: StoragePath) -> None:
         assert path.read_bytes() == data
 
 
-def test_what_fails_while_it_is_written_is_never_seen(place: StoragePath) -> None:
+def test_a_failed_write_leaves_the_old_file(place: StoragePath) -> None:
     (place / "a").write_text("whole")
 
     def write_half() -> None:
@@ -76,29 +76,29 @@ def test_files_and_folders_are_uploaded(place: StoragePath, tmp_path: Path) -> N
     assert (place / "copy").read_text() == "3"
 
 
-def test_only_what_is_inside_is_removed(place: StoragePath) -> None:
+def test_remove_deletes_only_the_folder(place: StoragePath) -> None:
     for name in ("run", "run-2"):
         (place / name / "state").write_text(name)
     (place / "run").remove()
-    (place / "run").remove()  # nothing is left to do
+    (place / "run").remove()  # does nothing
     assert (place / "run").names() == []
     assert (place / "run-2" / "state").read_text() == "run-2"
 
 
 @pytest.mark.parametrize("uri", ["gs://bucket/x", "s3://", "s3:///x", "https://host/x"])
-def test_what_is_no_place_is_refused(uri: str) -> None:
+def test_malformed_uris_are_refused(uri: str) -> None:
     with pytest.raises(StorageError, match="s3://bucket/name"):
         storage_path(uri)
 
 
-def test_a_place_has_one_name_for_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uris_do_not_depend_on_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert (storage_path("runs/a").uri, str(storage_path("runs/a"))) == (str(tmp_path / "runs" / "a"), "runs/a")
-    assert storage_path("s3://bucket/runs/a/") == S3Folder("bucket", "runs/a")
-    assert storage_path("s3://bucket") / "a" == S3Folder("bucket", "a")
+    assert storage_path("s3://bucket/runs/a/") == S3Path("bucket", "runs/a")
+    assert storage_path("s3://bucket") / "a" == S3Path("bucket", "a")
 
 
-def test_ray_is_told_where_a_place_is(tmp_path: Path) -> None:
+def test_for_ray(tmp_path: Path) -> None:
     assert for_ray(storage_path(tmp_path / "run")) == (None, str(tmp_path / "run"))
     filesystem, path = for_ray(storage_path("s3://bucket/ray/run"))
     assert (type(filesystem), path) == (RayStorage, "bucket/ray/run")

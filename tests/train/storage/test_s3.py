@@ -1,4 +1,4 @@
-"""What a real S3 server does that folders do not."""
+"""Outages of a real S3 server, and pickling."""
 
 import pickle
 import threading
@@ -11,16 +11,16 @@ from roadseg_train.storage.s3 import RayStorage
 from tests.seaweed import BUCKET, Seaweed
 
 
-def test_a_server_that_comes_back_is_waited_for(seaweed: Seaweed, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_outage_is_survived(seaweed: Seaweed, capsys: pytest.CaptureFixture[str]) -> None:
     place = storage_path(f"s3://{BUCKET}/outage")
     (place / "before").write_text("kept")
     seaweed.kill()
 
-    def come_back() -> None:
+    def restart() -> None:
         time.sleep(5)
         seaweed.start()
 
-    thread = threading.Thread(target=come_back)
+    thread = threading.Thread(target=restart)
     thread.start()
     try:
         with (place / "state.pt").writing() as path:
@@ -33,7 +33,7 @@ def test_a_server_that_comes_back_is_waited_for(seaweed: Seaweed, capsys: pytest
     assert (place / "before").read_text() == "kept"
 
 
-def test_rays_file_system_travels_without_keys(seaweed: Seaweed) -> None:
+def test_the_file_system_for_ray_is_pickled_without_keys(seaweed: Seaweed) -> None:
     pickled = pickle.dumps(RayStorage())
     assert seaweed.env["AWS_SECRET_ACCESS_KEY"].encode() not in pickled
     there = pickle.loads(pickled)  # noqa: S301  # our own

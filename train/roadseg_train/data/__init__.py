@@ -1,1 +1,1 @@
-"""Datasets: found, checked, split, and cut into augmented crops."""
+"""Datasets: finding, checking and splitting frames, and cutting augmented crops from them."""

@@ -1,6 +1,6 @@
-"""How a frame is brought to the program's input, and a probability back to the frame: the rule of the manifest.
+"""Scaling an image to the model input, and a probability back to the image, by the size rule in the manifest.
 
-The serving side states the same rule in its own words; a contract test holds the two together.
+The serving side implements the same rule independently; a contract test compares the two.
 """
 
 from dataclasses import dataclass
@@ -23,37 +23,33 @@ class SizeRule:
 
     @classmethod
     def of(cls, config: TrainConfig) -> "SizeRule":
-        """The rule that a training configuration asks for."""
+        """The size rule of a training configuration."""
         return cls(config.short_side_px, config.max_long_side_px, config.multiple_px)
 
     def scale(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of a frame once scaled, before padding."""
+        """Height and width of an image after scaling, before padding."""
         short, long = sorted((height, width))
         factor = min(self.short_side_px / short, self.max_long_side_px / long)
         return max(1, floor(height * factor + 0.5)), max(1, floor(width * factor + 0.5))
 
 
 def resize(image: UInt8Array, height: int, width: int) -> UInt8Array:
-    """Resize image_HWC or prob_HW, uint8, with a bilinear filter that is antialiased when shrinking."""
+    """Resize image_HWC or prob_HW, uint8, with bilinear interpolation, antialiased when shrinking."""
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def resize_labels(labels_HW: UInt8Array, height: int, width: int) -> UInt8Array:
-    """Resize a map of labels, uint8, of which each pixel keeps one: that of the nearest place."""
+    """Resize a label map, uint8: each pixel takes the label nearest to its centre."""
     return np.asarray(Image.fromarray(labels_HW).resize((width, height), Image.Resampling.NEAREST))
 
 
-def fit(image_HWC: UInt8Array, rule: SizeRule) -> UInt8Array:
-    """Bring a frame to the program's input: scale by the rule, then repeat the right and bottom edge.
-
-    Args:
-        image_HWC: RGB frame, uint8.
-        rule: the size rule.
+def scale_and_pad(image_HWC: UInt8Array, rule: SizeRule) -> UInt8Array:
+    """Scale an image by the rule, then repeat its right and bottom edges until both sides are multiples.
 
     Returns:
-        RGB uint8, both sides multiples of `rule.multiple_px`; the frame is its top left part of `rule.scale` size.
+        RGB uint8, both sides multiples of `rule.multiple_px`; the image is its top left part of `rule.scale` size.
     """
     height, width = rule.scale(*image_HWC.shape[:2])
     scaled_HWC = resize(image_HWC, height, width)
@@ -61,17 +57,7 @@ def fit(image_HWC: UInt8Array, rule: SizeRule) -> UInt8Array:
     return np.pad(scaled_HWC, padding, mode="edge")
 
 
-def unfit(prob_HW: UInt8Array, rule: SizeRule, height: int, width: int) -> UInt8Array:
-    """Undo `fit` on a probability: crop the padding, resize to the frame's own height and width.
-
-    Args:
-        prob_HW: road probability in input coordinates, uint8, 255 is certain.
-        rule: the size rule that `fit` used.
-        height: the frame's height in pixels.
-        width: the frame's width in pixels.
-
-    Returns:
-        Road probability in frame coordinates, uint8 (height, width).
-    """
+def crop_and_scale_back(prob_HW: UInt8Array, rule: SizeRule, height: int, width: int) -> UInt8Array:
+    """Undo `scale_and_pad` on a probability, uint8, for an image of `height` x `width` pixels."""
     scaled_height, scaled_width = rule.scale(height, width)
     return resize(np.ascontiguousarray(prob_HW[:scaled_height, :scaled_width]), height, width)

@@ -1,1 +1,1 @@
-"""How good a run is: scores, intervals, robustness, the report."""
+"""How good a run is: scores, confidence intervals, robustness, the report."""

@@ -1,4 +1,4 @@
-"""How much of the score is left in bad weather and behind bad cameras."""
+"""How much of the score is left in bad weather and with a bad camera."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ from tqdm import tqdm
 from roadseg_train.config import TrainConfig
 from roadseg_train.data.dataset import Frame, read_frame
 from roadseg_train.data.geometry import SizeRule
-from roadseg_train.evaluate.corrupt import CORRUPTIONS, SEVERITIES, corrupt
-from roadseg_train.metrics import Histogram, confusion, histogram, iou, pool, threshold_level
+from roadseg_train.evaluate.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from roadseg_train.metrics import Histogram, histogram, score
 from roadseg_train.network.model import RoadProgram
 from roadseg_train.network.predict import predict
 
 
 class Robustness(BaseModel):
-    """Pooled road IoU under synthetic corruptions, on the same frames with and without."""
+    """Pooled road IoU of the same frames with and without synthetic corruptions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,13 +33,13 @@ def spread(num_frames: int, limit: int) -> list[int]:
 def measure_robustness(
     program: RoadProgram, frames: Sequence[Frame], *, config: TrainConfig, threshold: float
 ) -> Robustness:
-    """Score frames as they are and under every corruption at every severity.
+    """Score frames as they are, and under every corruption at every severity.
 
     Args:
         program: in eval mode.
         frames: at least one.
-        config: the configuration that made the program.
-        threshold: probability from which a pixel is called road, in [0, 1].
+        config: the configuration of the program.
+        threshold: lowest probability that counts as road, in [0, 1].
 
     Raises:
         DataError: a frame cannot be read.
@@ -55,10 +55,8 @@ def measure_robustness(
             images.append(histogram(prob_HW, target_HW))
     return Robustness(
         num_frames=len(frames),
-        clean_road_iou=_pooled_iou(clean, threshold),
-        road_iou={kind: [_pooled_iou(counts[kind, s], threshold) for s in SEVERITIES] for kind in CORRUPTIONS},
+        clean_road_iou=score(clean, threshold).road_iou,
+        road_iou={
+            kind: [score(counts[kind, severity], threshold).road_iou for severity in SEVERITIES] for kind in CORRUPTIONS
+        },
     )
-
-
-def _pooled_iou(images: list[Histogram], threshold: float) -> float:
-    return float(iou(confusion(pool(images)))[threshold_level(threshold)])

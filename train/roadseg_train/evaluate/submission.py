@@ -1,8 +1,8 @@
-"""The files that the KITTI Road server evaluates, for the pictures whose truth it keeps.
+"""The files that the KITTI Road server evaluates, for the test images whose masks it keeps.
 
-The server evaluates in the bird's-eye view: 800x400 pixels of 5 cm, from 6 to 46 m ahead and 10 m to either side. The
-devkit's `transform2BEV.py <these files> <testing/calib> <output>` makes that of what is written here, which is in the
-camera's perspective, from each picture's calibration; its output, zipped without folders, is what the server takes.
+The server evaluates in bird's-eye view: 800x400 pixels of 5 cm, from 6 to 46 m ahead and 10 m to either side. These
+files are in the camera's perspective; `transform2BEV.py <these files> <testing/calib> <output>` of the devkit converts
+them. Upload a zip of its output, without folders.
 
 Source: readme and transform2BEV.py of the KITTI Road devkit.
 """
@@ -23,19 +23,19 @@ from roadseg_train.errors import DataError
 from roadseg_train.network.model import RoadProgram
 from roadseg_train.network.predict import predict
 
-NUM_PICTURES = {"um": 96, "umm": 94, "uu": 100}  # of the whole testing part
+NUM_IMAGES = {"um": 96, "umm": 94, "uu": 100}  # in the official test set
 
 
 @dataclass(frozen=True)
-class SubmissionPictures:
-    """What the server wants, by name: um_road_000000.png for um_000000.png; and what is not as in the whole set."""
+class SubmissionImages:
+    """Images by their name in the submission, such as um_road_000000.png for um_000000.png, and what is missing."""
 
     by_name: dict[str, Path]
     warnings: list[str]
 
 
-def find_test_pictures(roots: Sequence[Path]) -> SubmissionPictures:
-    """The pictures of `testing/image_2`.
+def find_test_images(roots: Sequence[Path]) -> SubmissionImages:
+    """The images of `testing/image_2`.
 
     Raises:
         DataError: no folder has any.
@@ -44,41 +44,33 @@ def find_test_pictures(roots: Sequence[Path]) -> SubmissionPictures:
     others: list[Path] = []
     for path in (path for root in roots for path in sorted((root / "testing" / "image_2").glob("*"))):
         match = re.fullmatch(r"(um|umm|uu)_(\d{6})\.png", path.name)
-        if match is not None and int(match[2]) < NUM_PICTURES[match[1]]:
+        if match is not None and int(match[2]) < NUM_IMAGES[match[1]]:
             by_name[f"{match[1]}_road_{match[2]}.png"] = path
         else:
             others.append(path)
     if not by_name:
-        raise DataError(
-            f"{', '.join(map(str, roots))}: no testing/image_2/um_000000.png or the like; give the KITTI Road folder"
-        )
-    return SubmissionPictures(by_name, _warnings(by_name, others))
+        raise DataError(f"{', '.join(map(str, roots))}: no testing/image_2/um_000000.png; use the KITTI Road folder")
+    return SubmissionImages(by_name, _warnings(by_name, others))
 
 
-def write_submission(program: RoadProgram, pictures: SubmissionPictures, folder: Path, *, config: TrainConfig) -> None:
-    """Write a probability for every picture: 8-bit grey PNG of the picture's own size, 255 is certainly road.
-
-    Args:
-        program: in eval mode.
-        pictures: of `find_test_pictures`.
-        folder: where to; made where it is not there.
-        config: the configuration that made the program.
+def write_submission(program: RoadProgram, images: SubmissionImages, folder: Path, *, config: TrainConfig) -> None:
+    """Write the probability of each image into a folder: 8-bit grey PNG of the image's own size, 255 is certain road.
 
     Raises:
-        DataError: a picture cannot be decoded.
+        DataError: an image cannot be decoded.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rule = SizeRule.of(config)
-    for name, path in tqdm(pictures.by_name.items(), unit="image", desc="KITTI submission", dynamic_ncols=True):
+    for name, path in tqdm(images.by_name.items(), unit="image", desc="KITTI submission", dynamic_ncols=True):
         Image.fromarray(predict(program, read_image(path), rule)).save(folder / name)
 
 
 def _warnings(by_name: Collection[str], others: Sequence[Path]) -> list[str]:
     warnings = []
     present = Counter(name.split("_")[0] for name in by_name)
-    lacking = [f"{total - present[c]} of {total} {c}" for c, total in NUM_PICTURES.items() if present[c] < total]
-    if lacking:
-        warnings.append(f"the server wants all {sum(NUM_PICTURES.values())} pictures; missing are {', '.join(lacking)}")
+    missing = [f"{total - present[c]} of {total} {c}" for c, total in NUM_IMAGES.items() if present[c] < total]
+    if missing:
+        warnings.append(f"the server needs all {sum(NUM_IMAGES.values())} images; missing are {', '.join(missing)}")
     if others:
-        warnings.append(f"left out, as the testing part has no such names: {', '.join(path.name for path in others)}")
+        warnings.append(f"ignored, because the test set has no such names: {', '.join(path.name for path in others)}")
     return warnings

@@ -1,1 +1,1 @@
-"""A training run: the loop, where it runs, its checkpoints and its progress."""
+"""A training run: its record, its checkpoints, the loop, and the launchers for one process and for Ray."""

@@ -1,22 +1,27 @@
-"""Checkpoints: a folder with the state and a record that proves it whole."""
+"""Checkpoints: a folder with the state and a record that proves it complete."""
 
 import hashlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
 
+from roadseg_train.config import TrainConfig
+from roadseg_train.network.model import UNet
 from roadseg_train.storage.path import StoragePath
 
 STATE, RECORD = "state.pt", "checkpoint.json"
 NUM_KEPT = 2
 PREFIX = "checkpoint_"
+AVERAGE_PREFIX = "module.unet."  # of the published weights in the state of torch's AveragedModel
 
 
 class CheckpointRecord(BaseModel):
-    """checkpoint.json: written after the state, so that its hash shows whether the state is whole."""
+    """checkpoint.json: written after the state, whose hash shows that it is complete."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -26,20 +31,20 @@ class CheckpointRecord(BaseModel):
 
 
 def folder_name(step: int) -> str:
-    """Name of the checkpoint after `step` steps; names sort as steps do."""
+    """Folder name of the checkpoint after `step` steps; names sort by step."""
     return f"{PREFIX}{step:07d}"
 
 
-def publish_into(run: StoragePath, state: dict[str, Any], *, step: int, metrics: dict[str, float]) -> None:
+def save(run: StoragePath, state: dict[str, Any], *, step: int, metrics: dict[str, float]) -> None:
     """Write a checkpoint into a run, the record last, and remove all but the newest ones.
 
     Raises:
-        StorageError: it cannot be written; the former checkpoints are as they were.
+        StorageError: it cannot be written; earlier checkpoints are unchanged.
     """
     folder = run / folder_name(step)
-    folder.remove()  # what an attempt that was cut short left there
+    folder.remove()  # left by an interrupted attempt
     with (folder / STATE).writing() as path:
-        _save(state, path)
+        _save_state(state, path)
         record = CheckpointRecord(step=step, sha256=_sha256(path), metrics=metrics)
     (folder / RECORD).write_text(record.model_dump_json(indent=2))
     for old in _folders(run)[NUM_KEPT:]:
@@ -47,7 +52,7 @@ def publish_into(run: StoragePath, state: dict[str, Any], *, step: int, metrics:
 
 
 def read_newest(run: StoragePath) -> dict[str, Any] | None:
-    """The state of the newest whole checkpoint of a run, on the CPU; None where there is none.
+    """The state of the newest complete checkpoint of a run, on the CPU, or None.
 
     Raises:
         StorageError: the run cannot be read.
@@ -61,15 +66,23 @@ def read_newest(run: StoragePath) -> dict[str, Any] | None:
 
 
 def newest_step(run: StoragePath) -> int:
-    """The step of the newest checkpoint whose record was written; 0 where there is none."""
+    """The step of the newest checkpoint that has a record, or 0."""
     for folder in _folders(run):
         if RECORD in folder.names():
             return int(str(folder).rpartition(PREFIX)[2])
     return 0
 
 
+def averaged_network(average: Mapping[str, Tensor], config: TrainConfig) -> UNet:
+    """The averaged U-Net in eval mode, on the CPU, from the "average" of a state."""
+    network = UNet(config.widths)
+    network.load_state_dict(
+        {name.removeprefix(AVERAGE_PREFIX): w for name, w in average.items() if name.startswith(AVERAGE_PREFIX)}
+    )
+    return network.eval()
+
+
 def _read(folder: StoragePath) -> dict[str, Any] | None:
-    """The state of a whole checkpoint; None where it was cut short."""
     try:
         record = CheckpointRecord.model_validate_json((folder / RECORD).read_text())
         with (folder / STATE).reading() as path:
@@ -81,12 +94,12 @@ def _read(folder: StoragePath) -> dict[str, Any] | None:
         return None
 
 
-def _save(state: dict[str, Any], path: Path) -> None:
+def _save_state(state: dict[str, Any], path: Path) -> None:
     try:
         with path.open("wb") as file:
             torch.save(state, file)
     except RuntimeError as error:
-        # Where a write fails, torch raises an error of its own over what the disk said.
+        # If a write fails, torch hides the operating system's error behind its own.
         raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 

@@ -1,12 +1,10 @@
-"""The training loop: plain PyTorch, in one process or as one of several that torch.distributed has joined."""
+"""The training loop: plain PyTorch, in one process or as one of several joined by torch.distributed."""
 
 import contextlib
 import math
-import tempfile
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -18,108 +16,85 @@ from roadseg_train.config import DEFAULT_THRESHOLD, TrainConfig
 from roadseg_train.data.crops import CPU, Crops, crop_numbers, load
 from roadseg_train.data.dataset import Frame
 from roadseg_train.errors import RunError
-from roadseg_train.fit import checkpoint, curves
+from roadseg_train.fit import checkpoint
 from roadseg_train.fit.curves import Curves
+from roadseg_train.fit.options import FitOptions
 from roadseg_train.fit.progress import Clock, Progress, Summary, Totals
+from roadseg_train.fit.run import RunRecord
 from roadseg_train.metrics import score
-from roadseg_train.network.group import rank_and_size
-from roadseg_train.network.loss import bce_loss, class_loss, iou_loss, lovasz_loss
+from roadseg_train.network.batch_norm import synchronise_batch_norms
+from roadseg_train.network.collectives import rank_and_size
+from roadseg_train.network.loss import bce_loss, class_loss, iou_loss
 from roadseg_train.network.model import AuxHeadUNet, RoadProgram, normalise
-from roadseg_train.network.norm import pool_norms
 from roadseg_train.network.predict import predict_frames
 from roadseg_train.storage.path import StoragePath
 
-CURVES_EVERY_STEPS = 10
 
-
-class Wish(Enum):
+class Action(Enum):
     """What a host may ask of the loop after a step."""
 
-    GO_ON = "go on"
-    SAVE = "save, because this machine may be taken away, and go on until it is"
+    CONTINUE = "continue"
+    SAVE = "save, because this machine may be taken away, and continue"
     STOP = "save and return"
 
 
 class Host(Protocol):
-    """Where the loop runs, and what it asks of there."""
+    """The process or the Ray worker that runs the loop."""
 
     def report(self, metrics: dict[str, float]) -> None:
-        """Hear of a checkpoint; called on every worker."""
+        """Receive the metrics of a checkpoint; called on every worker."""
 
-    def wish(self) -> Wish:
-        """What to do after this step; called on every worker after every step, and answered alike to all."""
+    def next_action(self) -> Action:
+        """What to do after this step; called on every worker after every step, with the same answer for all."""
 
     def show(self, progress: Progress) -> None:
-        """Show how far the run is; called on the first worker after every step."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a worker computes with. It does not decide the weights, so a run may be continued on another one.
-
-    Attributes:
-        device: of the network.
-        num_loaders: processes that make crops ahead of the steps, on the CPU; with 0 the worker does, on its device.
-        compiled: whether torch.compile translates the network, which takes a minute and then makes steps shorter.
-    """
-
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    num_loaders: int = 1
-    compiled: bool = False
-
-    @property
-    def crops_device(self) -> torch.device:
-        """Where crops are made."""
-        return CPU if self.num_loaders else self.device
-
-
-ONE_CPU = Machine()
+        """Show progress; called on the first worker after every step."""
 
 
 class Trainer:
-    """Network, averaged network and optimiser: what a checkpoint holds."""
+    """The network, its average and the optimiser, which a checkpoint holds."""
 
-    def __init__(self, config: TrainConfig, machine: Machine = ONE_CPU) -> None:
+    def __init__(self, config: TrainConfig, device: torch.device = CPU, *, compiled: bool = False) -> None:
         torch.manual_seed(config.seed)
         self.config = config
-        self.device = machine.device
-        self.network = AuxHeadUNet(config.widths).to(self.device).to(memory_format=torch.channels_last)
+        self.device = device
+        self.network = AuxHeadUNet(config.widths).to(device).to(memory_format=torch.channels_last)
         self.network.classes.requires_grad_(config.class_weight > 0)  # else workers would wait for its gradients
         self.average = AveragedModel(self.network, multi_avg_fn=self._average, use_buffers=True)
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config.weight_decay))
-        self.dtype, self.dtype_reason = choose_dtype(config, self.device)
+        self.dtype, self.dtype_reason = choose_dtype(config, device)
         self.step = 0
-        # Wrapped and compiled beside the network, whose own names stay as they are in checkpoints.
+        # Wrapped and compiled separately from the network, so that names in checkpoints do not change.
         self.forward: Callable[[Tensor], tuple[Tensor, Tensor]] = self.network
-        self._shared: DistributedDataParallel | None = None
+        self._distributed: DistributedDataParallel | None = None
         if rank_and_size()[1] > 1:
-            pool_norms(self.network)
-            # Buffers need no broadcast: pooled norms compute the same ones on every worker.
-            self._shared = DistributedDataParallel(
+            synchronise_batch_norms(self.network)
+            # Buffers need no broadcast: synchronised norms compute the same ones on every worker.
+            self._distributed = DistributedDataParallel(
                 self.network, forward_sync_buffers=False, gradient_as_bucket_view=True
             )
-            self.forward = self._shared
-        if machine.compiled:
+            self.forward = self._distributed
+        if compiled:
             self.forward = torch.compile(self.forward)
 
     def train_step(self, micro_batches: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
-        """One step on this worker's share of a batch.
+        """Take one step on this worker's share of a batch.
 
         Args:
-            micro_batches: pairs of image_BCHW and truth_B2HW, both uint8; gradients are averaged over them.
+            micro_batches: pairs of image_BCHW and labels_B2HW, both uint8; gradients are averaged over them.
 
         Returns:
-            The loss and its parts, the mean over all workers and micro-batches.
+            The loss and its parts, averaged over all workers and micro-batches.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         means: dict[str, Tensor] = {}
-        for i, (image_BCHW, truth_B2HW) in enumerate(micro_batches):
+        for i, (image_BCHW, labels_B2HW) in enumerate(micro_batches):
             last = i == len(micro_batches) - 1
-            with contextlib.nullcontext() if self._shared is None or last else self._shared.no_sync():
-                losses = self._losses(image_BCHW, truth_B2HW)
+            with contextlib.nullcontext() if self._distributed is None or last else self._distributed.no_sync():
+                losses = self._losses(image_BCHW, labels_B2HW)
                 (losses["loss"] / len(micro_batches)).backward()
             for name, value in losses.items():
                 means[name] = means.get(name, 0) + value.detach() / len(micro_batches)
@@ -129,215 +104,127 @@ class Trainer:
         return dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
 
     def _average(self, averaged: PARAM_LIST, latest: PARAM_LIST, num_averaged: Tensor | int) -> None:
-        get_ema_multi_avg_fn(kept_of_average(self.step, self.config))(averaged, latest, num_averaged)
+        get_ema_multi_avg_fn(average_decay(self.step, self.config))(averaged, latest, num_averaged)
 
-    def _losses(self, image_BCHW: Tensor, truth_B2HW: Tensor) -> dict[str, Tensor]:
+    def _losses(self, image_BCHW: Tensor, labels_B2HW: Tensor) -> dict[str, Tensor]:
+        """The loss to minimise, under "loss", and its parts with a weight, each over the images of all workers."""
         image_BCHW = image_BCHW.to(self.device, non_blocking=True)
-        truth_B2HW = truth_B2HW.to(self.device, non_blocking=True)
-        pixels = normalise(image_BCHW).contiguous(memory_format=torch.channels_last)
+        target_BHW, classes_BHW = labels_B2HW.to(self.device, non_blocking=True).unbind(1)
+        pixels_BCHW = normalise(image_BCHW).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            logits_BHW, classes_BCHW = self.forward(pixels)
-        return loss_of(logits_BHW, classes_BCHW, truth_B2HW, self.config)
+            logits_BHW, class_logits_BCHW = self.forward(pixels_BCHW)
+        losses = {"loss": torch.zeros((), device=self.device)}
+        for name, weight, loss, logits, truth in (
+            ("iou_loss", self.config.iou_weight, iou_loss, logits_BHW, target_BHW),
+            ("bce_loss", self.config.bce_weight, bce_loss, logits_BHW, target_BHW),
+            ("class_loss", self.config.class_weight, class_loss, class_logits_BCHW, classes_BHW),
+        ):
+            if weight:
+                losses[name] = loss(logits, truth)
+                losses["loss"] = losses["loss"] + weight * losses[name]
+        return losses
+
+    def averaged_program(self) -> RoadProgram:
+        """The averaged network as it would be published, apart from rounding."""
+        network = checkpoint.averaged_network(self.average.state_dict(), self.config)
+        return RoadProgram(network).eval().to(self.device)
 
     def state(self) -> dict[str, Any]:
-        """Everything to continue from."""
-        return {
-            "step": self.step,
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
+        """Everything needed to resume."""
+        return {"step": self.step} | {name: part.state_dict() for name, part in self._parts().items()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a state of the same configuration."""
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Resume from a state of the same configuration."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
         self.step = state["step"]
 
-
-def loss_of(logits_BHW: Tensor, classes_BCHW: Tensor, truth_B2HW: Tensor, config: TrainConfig) -> dict[str, Tensor]:
-    """The loss to minimise, under "loss", and the parts that have a weight; each over the pictures of all workers."""
-    target_BHW, known_BHW = truth_B2HW.unbind(1)
-    weighted = (
-        ("iou_loss", config.iou_weight, iou_loss, logits_BHW, target_BHW),
-        ("bce_loss", config.bce_weight, bce_loss, logits_BHW, target_BHW),
-        ("lovasz_loss", config.lovasz_weight, lovasz_loss, logits_BHW, target_BHW),
-        ("class_loss", config.class_weight, class_loss, classes_BCHW, known_BHW),
-    )
-    losses = {"loss": torch.zeros((), device=logits_BHW.device)}
-    for name, weight, loss, logits, truth in weighted:
-        if weight:
-            losses[name] = loss(logits, truth)
-            losses["loss"] = losses["loss"] + weight * losses[name]
-    return losses
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        return {"network": self.network, "average": self.average, "optimizer": self.optimizer}
 
 
 def train(
-    config: TrainConfig,
-    fit_frames: Sequence[Frame],
-    heldout_frames: Sequence[Frame],
-    *,
-    run: StoragePath,
-    host: Host,
-    machine: Machine,
+    run: StoragePath, record: RunRecord, options: FitOptions, *, host: Host, device: torch.device = CPU
 ) -> Summary:
-    """Train to the end of the schedule, or until the host asks to stop.
-
-    Args:
-        config: the configuration.
-        fit_frames: what to fit on.
-        heldout_frames: what to score each checkpoint on; may be empty.
-        run: whose newest whole checkpoint is continued from, where there is one, and where new ones go.
-        host: where this runs.
-        machine: what this worker computes with.
+    """Train from the newest complete checkpoint of a run to the end of the schedule, or until the host asks to stop.
 
     Raises:
-        RunError: the batch cannot be shared.
+        RunError: there are more workers than images in a micro-batch.
         StorageError: the run cannot be read or written.
         DataError: a frame cannot be read.
     """
-    rank, num_workers = rank_and_size()
+    config, (rank, num_workers) = record.config, rank_and_size()
     check_shares(config, num_workers)
-    trainer, totals = Trainer(config, machine), Totals()
-    state = checkpoint.read_newest(run)
-    if state is not None:
-        totals = Totals.model_validate(state.pop("totals"))
-        trainer.restore(state)
-    del state  # as large as the network, its average and the optimiser together
-    device = f"{trainer.device} in {trainer.dtype_reason}"
+    trainer = Trainer(config, device, compiled=options.compiled)
+    totals = _resume(trainer, run)
+    precision = f"{device} in {trainer.dtype_reason}"
     if rank == 0:
-        print(f"training on {device}", flush=True)
+        print(f"training on {precision}", flush=True)
+    crops_device = CPU if options.num_loaders else device
     batches = iter(
         load(
-            Crops(fit_frames, config, machine.crops_device),
+            Crops(record.frames(record.split), config, crops_device),
             crop_numbers(config, trainer.step, rank, num_workers),
-            num_loaders=machine.num_loaders,
-            pin_memory=machine.crops_device != machine.device,
+            num_loaders=options.num_loaders,
+            pin_memory=crops_device != device,
         )
     )
-    clock, wish = Clock(totals), Wish.GO_ON
-    losses_since_checkpoint: list[float] = []
+    heldout_frames = record.heldout_frames() if rank == 0 else []
+    clock, action = Clock(totals), Action.CONTINUE
+    recent_losses: list[float] = []
     mean_loss: float | None = None
     with contextlib.ExitStack() as stack:
-        reports = stack.enter_context(_Reports(config, run, host, clock, trainer.step)) if rank == 0 else None
-        while trainer.step < config.num_steps and wish is not Wish.STOP:
-            with clock.wait():
-                micro_batches = [next(batches) for _ in range(config.accumulate)]
-            with clock.compute():
-                losses = trainer.train_step(micro_batches)
-            losses_since_checkpoint.append(losses["loss"])
-            if reports is not None:
-                reports.after_step(trainer.step, losses)
-            wish = host.wish()
-            due = trainer.step % config.checkpoint_every_steps == 0 or trainer.step == config.num_steps
-            if not due and wish is Wish.GO_ON:
+        curves = stack.enter_context(Curves(run, trainer.step, config.batch_size, totals)) if rank == 0 else None
+        while trainer.step < config.num_steps and action is not Action.STOP:
+            started = time.perf_counter()
+            micro_batches = [next(batches) for _ in range(config.accumulate)]
+            ready = time.perf_counter()
+            losses = trainer.train_step(micro_batches)
+            done = time.perf_counter()
+            clock.add_step(ready - started, done - ready)
+            recent_losses.append(losses["loss"])
+            last = trainer.step == config.num_steps
+            if curves:
+                host.show(_progress(trainer, clock, losses["loss"], totals.last_heldout.get("road_iou")))
+                rate = learning_rate(trainer.step - 1, config)
+                curves.after_step(trainer.step, losses, learning_rate=rate, last=last)
+            action = host.next_action()
+            due = last or trainer.step % options.checkpoint_every_steps == 0
+            if not due and action is Action.CONTINUE:
                 continue
-            with clock.checkpoint():
-                mean_loss = sum(losses_since_checkpoint) / len(losses_since_checkpoint)
-                losses_since_checkpoint.clear()
-                metrics = {"loss": mean_loss, "step": float(trainer.step)}
-                if reports is not None:
-                    scores: dict[str, float] = {}
-                    if due and heldout_frames:  # who has to leave has no time for it
-                        scores = score_heldout(trainer, heldout_frames)
-                        totals.note_scores(trainer.step, scores)
-                        metrics |= {f"heldout_{name}": value for name, value in scores.items()}
-                    reports.after_checkpoint(trainer.step, scores)
-                    state = trainer.state() | {"totals": totals.model_dump()}
-                    checkpoint.publish_into(run, state, step=trainer.step, metrics=metrics)
-                host.report(metrics)
-    num_images = trainer.step * config.batch_size
-    return Summary(
-        stopped=trainer.step < config.num_steps,
-        step=trainer.step,
-        num_steps=config.num_steps,
-        num_images=num_images,
-        duration_s=totals.steps_s + totals.checkpoint_s,
-        images_per_s=num_images / totals.steps_s,
-        data_wait_share=totals.wait_s / totals.steps_s,
-        loss=mean_loss,
-        best_step=totals.best_step,
-        best_heldout=totals.best_heldout,
-        last_heldout=totals.last_heldout,
-        num_workers=num_workers,
-        device=device,
-    )
+            mean_loss = sum(recent_losses) / len(recent_losses)
+            recent_losses.clear()
+            metrics = {"loss": mean_loss, "step": float(trainer.step)}
+            if curves:
+                scores: dict[str, float] = {}
+                if due and heldout_frames:  # a machine that may be taken away has no time for it
+                    scores = _score(trainer, heldout_frames)
+                    totals.note_scores(trainer.step, scores)
+                    metrics |= {f"heldout_{name}": value for name, value in scores.items()}
+                curves.after_checkpoint(trainer.step, scores)
+                state = trainer.state() | {"totals": totals.model_dump()}
+                checkpoint.save(run, state, step=trainer.step, metrics=metrics)
+            host.report(metrics)
+            totals.checkpoint_s += time.perf_counter() - done
+    return _summary(trainer, totals, loss=mean_loss, num_workers=num_workers, device=precision)
 
 
 def check_shares(config: TrainConfig, num_workers: int) -> None:
-    """Make sure that every worker has a picture in every micro-batch.
+    """Check that every worker has an image in every micro-batch.
 
     Raises:
-        RunError: it would not; the text says what to choose.
+        RunError: it does not; the message says what to choose.
     """
     if config.batch_size % config.accumulate:
         raise RunError(
-            f"a batch of {config.batch_size} cannot be cut into {config.accumulate} micro-batches; choose a divisor"
+            f"a batch of {config.batch_size} cannot be split into {config.accumulate} micro-batches; choose a divisor"
         )
     micro_batch_size = config.batch_size // config.accumulate
     if num_workers > micro_batch_size:
         raise RunError(
-            f"{num_workers} workers cannot share {micro_batch_size} pictures (batch {config.batch_size}, "
+            f"{num_workers} workers cannot share {micro_batch_size} images (batch {config.batch_size}, "
             f"in {config.accumulate} parts); choose at most {micro_batch_size} workers"
         )
-
-
-def score_heldout(trainer: Trainer, frames: Sequence[Frame]) -> dict[str, float]:
-    """Scores of the averaged network on frames."""
-    predicted = predict_frames(averaged_program(trainer), frames, trainer.config)
-    scores: dict[str, float] = score([frame.counts for frame in predicted], DEFAULT_THRESHOLD).model_dump()
-    return scores
-
-
-class _Reports:
-    """What the first worker tells while it trains: how far it is, and the learning curves."""
-
-    def __init__(self, config: TrainConfig, run: StoragePath, host: Host, clock: Clock, step: int) -> None:
-        self._config, self._run, self._host, self._clock = config, run, host, clock
-        self._folder = tempfile.TemporaryDirectory()
-        self._curves = Curves(Path(self._folder.name), step)
-        self._since: list[dict[str, float]] = []
-        self._mark = clock.totals.model_copy()
-
-    def __enter__(self) -> "_Reports":
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._curves.close()
-        self._folder.cleanup()
-
-    def after_step(self, step: int, losses: dict[str, float]) -> None:
-        """Show the step; at intervals add what happened since the last point to the curves."""
-        config, clock = self._config, self._clock
-        self._host.show(
-            Progress(
-                step=step,
-                num_steps=config.num_steps,
-                loss=losses["loss"],
-                heldout_iou=self._clock.totals.last_heldout.get("road_iou"),
-                images_per_s=config.batch_size / clock.step_s,
-                wait_share=clock.wait_share,
-                left_s=clock.step_s * (config.num_steps - step),
-            )
-        )
-        self._since.append(losses)
-        if step % CURVES_EVERY_STEPS and step < config.num_steps:
-            return
-        steps_s = self._clock.totals.steps_s - self._mark.steps_s
-        means = {name: sum(each[name] for each in self._since) / len(self._since) for name in losses}
-        means["learning_rate"] = learning_rate(step - 1, config)
-        means["images_per_s"] = config.batch_size * len(self._since) / steps_s
-        means["data_wait_share"] = (self._clock.totals.wait_s - self._mark.wait_s) / steps_s
-        self._curves.add(step, {f"train/{name}": value for name, value in means.items()})
-        self._since.clear()
-        self._mark = self._clock.totals.model_copy()
-
-    def after_checkpoint(self, step: int, scores: dict[str, float]) -> None:
-        """Add the held-out scores to the curves, and bring those into the run folder."""
-        self._curves.add(step, {f"heldout/{name}": value for name, value in scores.items()})
-        self._curves.flush()
-        self._run.upload(self._curves.folder, curves.FOLDER)
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -348,8 +235,8 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def kept_of_average(step: int, config: TrainConfig) -> float:
-    """The share of the averaged weights that a step keeps: less while there are few, so that none of the first stay.
+def average_decay(step: int, config: TrainConfig) -> float:
+    """The share of the averaged weights kept in a step: smaller at first, to forget the initial weights.
 
     Source: `num_updates` of TensorFlow's `ExponentialMovingAverage`.
     """
@@ -359,19 +246,59 @@ def kept_of_average(step: int, config: TrainConfig) -> float:
 def choose_dtype(config: TrainConfig, device: torch.device) -> tuple[torch.dtype, str]:
     """The precision of the forward pass, and why."""
     if config.precision != "auto":
-        return getattr(torch, config.precision), f"{config.precision}: asked for"
+        return getattr(torch, config.precision), f"{config.precision}, as requested"
     if device.type == "cuda":
-        return torch.bfloat16, "bfloat16: the GPU has it"
+        return torch.bfloat16, "bfloat16, which the GPU supports"
     if torch.cpu._is_avx512_bf16_supported():
-        return torch.bfloat16, "bfloat16: this CPU computes it, about twice as fast as float32"
-    return torch.float32, "float32: this CPU has no bfloat16 instructions, where emulating it is slower"
+        return torch.bfloat16, "bfloat16, which this CPU computes about twice as fast as float32"
+    return torch.float32, "float32, because this CPU would have to emulate bfloat16"
 
 
-def averaged_program(trainer: Trainer) -> RoadProgram:
-    """The averaged network as it would be published, ready to predict."""
-    network = trainer.average.module
-    assert isinstance(network, AuxHeadUNet)
-    return RoadProgram(network.unet).eval()
+def _resume(trainer: Trainer, run: StoragePath) -> Totals:
+    """Restore the newest checkpoint, if there is one, and return the totals of the run."""
+    state = checkpoint.read_newest(run)
+    if state is None:
+        return Totals()
+    totals = Totals.model_validate(state.pop("totals"))
+    trainer.restore(state)
+    return totals
+
+
+def _progress(trainer: Trainer, clock: Clock, loss: float, heldout_iou: float | None) -> Progress:
+    return Progress(
+        step=trainer.step,
+        num_steps=trainer.config.num_steps,
+        loss=loss,
+        heldout_iou=heldout_iou,
+        images_per_s=trainer.config.batch_size / clock.step_s,
+        wait_share=clock.wait_share,
+        left_s=clock.step_s * (trainer.config.num_steps - trainer.step),
+    )
+
+
+def _summary(trainer: Trainer, totals: Totals, *, loss: float | None, num_workers: int, device: str) -> Summary:
+    num_images = trainer.step * trainer.config.batch_size
+    return Summary(
+        stopped=trainer.step < trainer.config.num_steps,
+        step=trainer.step,
+        num_steps=trainer.config.num_steps,
+        num_images=num_images,
+        duration_s=totals.steps_s + totals.checkpoint_s,
+        images_per_s=num_images / totals.steps_s,
+        data_wait_share=totals.wait_s / totals.steps_s,
+        loss=loss,
+        best_step=totals.best_step,
+        best_heldout=totals.best_heldout,
+        last_heldout=totals.last_heldout,
+        num_workers=num_workers,
+        device=device,
+    )
+
+
+def _score(trainer: Trainer, frames: Sequence[Frame]) -> dict[str, float]:
+    counts = list(predict_frames(trainer.averaged_program(), frames, trainer.config))
+    scores: dict[str, float] = score(counts, DEFAULT_THRESHOLD).model_dump()
+    return scores
 
 
 def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

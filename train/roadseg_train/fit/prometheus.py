@@ -1,4 +1,4 @@
-"""What Prometheus is told of a run, where Ray carries it there; Ray puts `ray_` before each name."""
+"""Prometheus metrics of a run, exported by Ray, which prefixes each name with `ray_`."""
 
 import threading
 from typing import Any
@@ -7,28 +7,20 @@ from ray.util.metrics import Counter, Gauge
 
 from roadseg_train.fit.progress import Progress
 
-# Ray annotates a tuple of one, and takes any.
+# Annotated by Ray as a tuple of one, although it takes any.
 RUN_TAG: Any = ("run",)
-# Ray forgets a gauge that was not set for 20 seconds.
+# Ray drops a gauge that is not set for 20 seconds.
 REPEAT_EVERY_S = 5.0
 
 
 class DriverMetrics:
-    """What the driver knows: that the run is under way, even without workers, and how often those were started.
-
-    Args:
-        run: its name.
-    """
+    """Metrics from the driver of a run of this name: that it is running, even without workers, and worker starts."""
 
     def __init__(self, run: str) -> None:
         self._tags = {"run": run}
         self._ended = threading.Event()
-        self._running = Gauge(
-            "roadseg_train_running", description="1 from the start of a run's driver to its end.", tag_keys=RUN_TAG
-        )
-        self._starts = Counter(
-            "roadseg_train_starts", description="Times that the workers of a run were started.", tag_keys=RUN_TAG
-        )
+        self._running = _gauge("running", "1 while the driver of the run is running.")
+        self._starts = _counter("starts", "Times the workers of the run were started.")
         threading.Thread(target=self._repeat, daemon=True).start()
 
     def _repeat(self) -> None:
@@ -37,56 +29,50 @@ class DriverMetrics:
             self._ended.wait(REPEAT_EVERY_S)
 
     def note_start(self) -> None:
-        """The workers are asked for."""
+        """Note that workers are started."""
         self._starts.inc(tags=self._tags)
 
     def note_end(self) -> None:
-        """The run is over."""
+        """Note the end of the run."""
         self._ended.set()
 
 
 class WorkerMetrics:
-    """What the first worker knows: how far it is, and what comes of it.
-
-    Args:
-        run: its name.
-    """
+    """Metrics from the first worker of a run of this name: progress and results."""
 
     def __init__(self, run: str) -> None:
         self._tags = {"run": run}
-        self._gauges = {
-            name: Gauge(f"roadseg_train_{name}", description=description, tag_keys=RUN_TAG)
-            for name, description in {
-                "step": "Steps done, those before a continuation too.",
-                "last_step": "Steps in all.",
-                "loss": "Loss of the last step.",
-                "heldout_iou": "Road IoU of the held-out frames, at the newest checkpoint.",
-                "images_per_second": "Pictures, over all workers.",
-                "data_wait_share": "Share of the recent steps' time in which the first worker waited for data.",
-            }.items()
-        }
-        self._steps = Counter(
-            "roadseg_train_steps", description="Steps that this worker took part in.", tag_keys=RUN_TAG
-        )
-        self._checkpoints = Counter(
-            "roadseg_train_checkpoints", description="Checkpoints that were written.", tag_keys=RUN_TAG
-        )
+        self._step = _gauge("step", "Steps done, including those before a resume.")
+        self._last_step = _gauge("last_step", "Steps in all.")
+        self._loss = _gauge("loss", "Loss of the last step.")
+        self._heldout_iou = _gauge("heldout_iou", "Road IoU of the held-out frames at the newest checkpoint.")
+        self._speed = _gauge("images_per_second", "Images per second, over all workers.")
+        self._wait = _gauge("data_wait_share", "Share of the recent steps spent waiting for data by the first worker.")
+        self._steps = _counter("steps", "Steps that this worker took part in.")
+        self._checkpoints = _counter("checkpoints", "Checkpoints written.")
 
     def note_step(self, progress: Progress) -> None:
-        """A step is done."""
-        values = {
-            "step": progress.step,
-            "last_step": progress.num_steps,
-            "loss": progress.loss,
-            "heldout_iou": progress.heldout_iou,
-            "images_per_second": progress.images_per_s,
-            "data_wait_share": progress.wait_share,
-        }
-        for name, value in values.items():
+        """Note a step."""
+        for gauge, value in (
+            (self._step, progress.step),
+            (self._last_step, progress.num_steps),
+            (self._loss, progress.loss),
+            (self._heldout_iou, progress.heldout_iou),
+            (self._speed, progress.images_per_s),
+            (self._wait, progress.wait_share),
+        ):
             if value is not None:
-                self._gauges[name].set(value, tags=self._tags)
+                gauge.set(value, tags=self._tags)
         self._steps.inc(tags=self._tags)
 
     def note_checkpoint(self) -> None:
-        """A checkpoint is written."""
+        """Note a checkpoint."""
         self._checkpoints.inc(tags=self._tags)
+
+
+def _gauge(name: str, description: str) -> Gauge:
+    return Gauge(f"roadseg_train_{name}", description=description, tag_keys=RUN_TAG)
+
+
+def _counter(name: str, description: str) -> Counter:
+    return Counter(f"roadseg_train_{name}", description=description, tag_keys=RUN_TAG)

@@ -1,1 +1,1 @@
-"""The U-Net, its losses, and its predictions on whole frames."""
+"""The U-Net, its losses, and its predictions on whole images."""

@@ -1,7 +1,7 @@
-"""Weights in half precision: rounded once, before anything is scored, and stored so; the arithmetic stays float32.
+"""Weights in half precision: rounded once, before scoring, and stored as float16; arithmetic stays float32.
 
-Each normalisation is folded into the convolution before it first, as the exporter of ONNX and the engines would do it
-after the rounding, each in its own way.
+Batch normalisations are folded into convolutions before rounding. The ONNX exporter and the engines would otherwise
+fold them after it, each in its own way.
 """
 
 import copy
@@ -16,31 +16,24 @@ from roadseg_train.errors import RunError
 from roadseg_train.network.model import RoadProgram, UNet
 
 
-def halve(network: UNet) -> UNet:
-    """A copy whose convolutions have float16's values, in float32; biases keep their precision.
-
-    Args:
-        network: in eval mode.
+def round_to_half(network: UNet) -> UNet:
+    """A copy of a network in eval mode whose convolution weights are rounded to float16 but stored as float32.
 
     Raises:
-        RunError: a weight is beyond float16, or no number.
+        RunError: a weight is not finite in float16.
     """
-    halved = copy.deepcopy(network)
-    for module in list(halved.modules()):
+    rounded = copy.deepcopy(network)
+    for module in list(rounded.modules()):
         _fold_norms(module)
-    for convolution in _convolutions(halved):
+    for convolution in _convolutions(rounded):
         convolution.weight = nn.Parameter(convolution.weight.detach().half().float())
         if not convolution.weight.isfinite().all():
             raise RunError("a weight of the network is not finite in float16; fit again, with a lower learning_rate")
-    return halved
+    return rounded
 
 
 class HalfProgram(nn.Module):
-    """A program that stores its weights as float16 and computes as before.
-
-    Args:
-        program: of networks that `halve` made.
-    """
+    """A program that stores its weights as float16; its network must come from `round_to_half`."""
 
     def __init__(self, program: RoadProgram) -> None:
         super().__init__()
@@ -58,7 +51,7 @@ class HalfProgram(nn.Module):
 
 
 def _fold_norms(module: nn.Module) -> None:
-    """Fold every normalisation among the children of a module into the convolution that stands before it."""
+    """Fold every batch normalisation among the children of a module into the convolution before it."""
     children = list(module.named_children())
     for (name, convolution), (norm_name, norm) in pairwise(children):
         if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):

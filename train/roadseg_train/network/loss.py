@@ -1,15 +1,15 @@
-"""Losses over labelled pixels of the whole batch, of which each worker has a part; void never counts."""
+"""Losses over the labelled pixels of the whole batch, which workers share; void pixels are ignored."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from roadseg_train.data.dataset import ROAD, UNKNOWN_CLASS, VOID
-from roadseg_train.network.group import gather_from_workers, sum_over_workers
+from roadseg_train.network.collectives import sum_over_workers
 
 
 def iou_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
-    """Soft IoU (Jaccard) loss, pooled over the batch as the dataset IoU pools over the dataset.
+    """Soft IoU (Jaccard) loss, pooled over the batch as the dataset IoU is pooled over the dataset.
 
     1 - sum(p t) / sum(p + t - p t) over labelled pixels. Source: Rahman and Wang, "Optimizing
     Intersection-Over-Union in Deep Neural Networks for Image Segmentation", ISVC 2016.
@@ -19,20 +19,20 @@ def iou_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
         target_BHW: uint8 in {0 void, 1 not road, 2 road}.
 
     Returns:
-        A scalar in [0, 1]; 0 for a batch with nothing labelled.
+        A scalar in [0, 1]; 0 if nothing is labelled.
     """
     labelled = (target_BHW != VOID).float()
     truth = (target_BHW == ROAD).float()
     prob = torch.sigmoid(logits_BHW.float()) * labelled
     intersection, total = sum_over_workers(torch.stack(((prob * truth).sum(), (prob + truth).sum())))
     union = total - intersection
-    smooth = 1.0  # one pixel: keeps a batch without road, or without labels, finite
+    smooth = 1.0  # one pixel, keeps a batch without road or labels finite
     loss: Tensor = 1 - (intersection + smooth) / (union + smooth)
     return loss
 
 
 def bce_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
-    """Binary cross-entropy in nats, the mean over labelled pixels; 0 where nothing is labelled.
+    """Binary cross-entropy in nats, the mean over labelled pixels; 0 if nothing is labelled.
 
     Args:
         logits_BHW: road logits, float.
@@ -44,34 +44,8 @@ def bce_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
     return _mean_over_workers(total, labelled.sum())
 
 
-def lovasz_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
-    """Lovász hinge: the convex extension of the Jaccard loss, pooled over the labelled pixels of the batch.
-
-    Source: Berman, Rannen Triki and Blaschko, "The Lovász-Softmax loss", CVPR 2018, eq. 8 and 12.
-
-    Args:
-        logits_BHW: road logits, float.
-        target_BHW: uint8 in {0 void, 1 not road, 2 road}.
-
-    Returns:
-        A scalar of at least 0; 0 for a batch with nothing labelled.
-    """
-    logits_BHW, target_BHW = gather_from_workers(logits_BHW), gather_from_workers(target_BHW)
-    labelled = target_BHW != VOID
-    logits, truth = logits_BHW.float()[labelled], (target_BHW[labelled] == ROAD).float()
-    if truth.numel() == 0:
-        return logits_BHW.sum() * 0
-    errors, order = torch.sort(1 - logits * (2 * truth - 1), descending=True)
-    truth = truth[order]
-    intersection = truth.sum() - truth.cumsum(0)
-    union = truth.sum() + (1 - truth).cumsum(0)
-    jaccard = 1 - intersection / union  # of the set of the k pixels with the largest errors
-    weights = torch.diff(jaccard, prepend=jaccard.new_zeros(1))
-    return (F.relu(errors) * weights).sum()
-
-
 def class_loss(logits_BCHW: Tensor, classes_BHW: Tensor) -> Tensor:
-    """Cross-entropy over the classes in nats, the mean over the pixels whose class is known; 0 where none is.
+    """Cross-entropy over the classes in nats, the mean over pixels of known class; 0 if there are none.
 
     Args:
         logits_BCHW: class logits, float, at half the resolution of the classes (rounded up).

@@ -1,7 +1,7 @@
-"""The network: a residual U-Net that takes pictures of any height and width.
+"""The network: a residual U-Net for images of any height and width.
 
-Axes: B batch, C channels, H height, W width. The stem halves the picture and the head writes 2x2 pixels at once,
-so that most work is done at half the resolution while the mask keeps the full one.
+The stem halves the resolution and the head predicts 2x2 pixels at once, so most work is done at half the resolution
+while the mask keeps the full one.
 
 Source: U-Net, Ronneberger et al. 2015 (arXiv 1505.04597); residual blocks, He et al. 2016 (arXiv 1603.05027); sub-pixel
 head, Shi et al. 2016 (arXiv 1609.05158).
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from roadseg_train.data.dataset import NUM_CLASSES
 from roadseg_train.network.views import Views
 
-# Maps uint8 to about unit variance for street scenes; part of the network so that no caller can do it differently.
+# Maps uint8 to about unit variance for street scenes; part of the program so that no caller can do it differently.
 PIXEL_MEAN, PIXEL_STD = 0.4 * 255, 0.25 * 255
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; `stride` 2 halves the picture (rounding up)."""
+    """Two 3x3 convolutions and a shortcut; `stride` 2 halves the resolution (rounding up)."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class ResidualBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Stem and one halving block per width after the first."""
+    """A stem, then one halving block for each width after the first."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From the smallest features back up; each step joins the skip connection of its size."""
+    """From the smallest features back up, joining the skip connection of each size."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
@@ -74,14 +74,14 @@ class Decoder(nn.Module):
         """Features of `Encoder` -> (B, widths[0], ceil(H / 2), ceil(W / 2))."""
         x = features[-1]
         for block, skip in zip(self.blocks, reversed(features[:-1]), strict=True):
-            # To the skip's size rather than by 2: an odd side was rounded up on the way down.
+            # To the skip's size rather than by 2, because odd sides are rounded up on the way down.
             x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")
             x = block(torch.cat((x, skip), dim=1))
         return x
 
 
 class UNet(nn.Module):
-    """Normalised pictures in, road logits out, of any height and width.
+    """Normalised images in, road logits out, of any height and width.
 
     Args:
         widths: channels at 1/2, 1/4, 1/8, ... of the resolution.
@@ -102,17 +102,17 @@ class UNet(nn.Module):
         return self.road(self.features(image_BCHW), *image_BCHW.shape[-2:])
 
     def features(self, image_BCHW: Tensor) -> Tensor:
-        """(B, 3, H, W) float, normalised -> what the head reads (B, widths[0], ceil(H / 2), ceil(W / 2))."""
+        """(B, 3, H, W) float, normalised -> input of the head (B, widths[0], ceil(H / 2), ceil(W / 2))."""
         features: Tensor = self.decoder(self.encoder(image_BCHW))
         return features
 
     def road(self, features_BCHW: Tensor, height: int, width: int) -> Tensor:
-        """Features of a picture of `height` x `width` -> road logits (B, height, width)."""
+        """Features of an image of `height` x `width` -> road logits (B, height, width)."""
         return F.pixel_shuffle(self.head(features_BCHW), 2)[:, 0, :height, :width]
 
 
 class AuxHeadUNet(nn.Module):
-    """The network while it is trained: a second head tells the classes apart, to teach the features what is not road.
+    """The U-Net during training, with a second head that predicts classes, so that features learn what is not road.
 
     Only `unet` is published.
     """
@@ -134,44 +134,34 @@ def normalise(image_BCHW: Tensor) -> Tensor:
 
 
 class RoadProgram(nn.Module):
-    """What is published: RGB uint8 in, probability out; what the artefact's two programs compute.
+    """What is published: RGB uint8 in, road probability out, the mean over all views of the image."""
 
-    Args:
-        networks: at least one; the probability is the mean of theirs.
-        views: what each network sees of a picture; the probability of each view, brought back, counts as much.
-    """
-
-    def __init__(self, *networks: UNet, views: Views | None = None) -> None:
+    def __init__(self, network: UNet, *, views: Views | None = None) -> None:
         super().__init__()
-        self.networks = nn.ModuleList(networks)
+        self.network = network
         self.views = views or Views()
 
     def forward(self, image: Tensor) -> Tensor:
         """`image` (B, H, W, 3) uint8 RGB -> road probability (B, H, W), float32 in [0, 1]."""
         image_BCHW = normalise(image.permute(0, 3, 1, 2))
         if self.views.mirror:
-            image_BCHW = torch.cat((image_BCHW, image_BCHW.flip(3)))  # one batch, as that is quicker than two
-        probs_BHW = [
-            _look(network, image_BCHW, Fraction(scale).limit_denominator(64))
-            for scale in self.views.scales
-            for network in self.networks
-        ]
+            image_BCHW = torch.cat((image_BCHW, image_BCHW.flip(3)))  # one batch is faster than two
+        probs_BHW = [self._predict(image_BCHW, Fraction(scale).limit_denominator(64)) for scale in self.views.scales]
         prob_BHW = torch.stack(probs_BHW).mean(0) if len(probs_BHW) > 1 else probs_BHW[0]
         if self.views.mirror:
             prob_BHW, mirrored_BHW = prob_BHW.unflatten(0, (2, -1))
             prob_BHW = (prob_BHW + mirrored_BHW.flip(2)) / 2
         return prob_BHW
 
-
-def _look(network: nn.Module, image_BCHW: Tensor, scale: Fraction) -> Tensor:
-    """(B, 3, H, W) float, normalised -> road probability (B, H, W) of a network that sees it at this scale."""
-    height, width = image_BCHW.shape[-2:]
-    if scale != 1:
-        # In whole numbers, so that an exported program can do it for any size.
-        size = [side * scale.numerator // scale.denominator for side in (height, width)]
-        image_BCHW = F.interpolate(image_BCHW, size=size, mode="bilinear")
-    # Widened before anything is averaged, as autocast leaves it in bfloat16.
-    prob_BHW = torch.sigmoid(network(image_BCHW)).float()
-    if scale != 1:
-        prob_BHW = F.interpolate(prob_BHW[:, None], size=[height, width], mode="bilinear")[:, 0]
-    return prob_BHW
+    def _predict(self, image_BCHW: Tensor, scale: Fraction) -> Tensor:
+        """(B, 3, H, W) float, normalised -> road probability (B, H, W), predicted at this scale."""
+        height, width = image_BCHW.shape[-2:]
+        if scale != 1:
+            # In integers, so that an exported program works for any size.
+            size = [side * scale.numerator // scale.denominator for side in (height, width)]
+            image_BCHW = F.interpolate(image_BCHW, size=size, mode="bilinear")
+        # To float32 before averaging; autocast returns bfloat16.
+        prob_BHW = torch.sigmoid(self.network(image_BCHW)).float()
+        if scale != 1:
+            prob_BHW = F.interpolate(prob_BHW[:, None], size=[height, width], mode="bilinear")[:, 0]
+        return prob_BHW

@@ -1,7 +1,6 @@
-"""Predictions over frames, scored as the served mask would be: at each frame's own size."""
+"""Predictions on frames, scored at each frame's own size, as masks are served."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -9,51 +8,38 @@ import torch
 
 from roadseg_train.config import TrainConfig
 from roadseg_train.data.dataset import Frame, UInt8Array, read_frame
-from roadseg_train.data.geometry import SizeRule, fit, unfit
+from roadseg_train.data.geometry import SizeRule, crop_and_scale_back, scale_and_pad
 from roadseg_train.metrics import Histogram, histogram
 from roadseg_train.network.model import RoadProgram
 
 Float32Array = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class ScoredFrame:
-    """A frame and the counts of its prediction."""
+def to_frame(prob_HW: Float32Array, rule: SizeRule, height: int, width: int) -> UInt8Array:
+    """Scale a probability from the size of the model input to that of the image: prob_HW, uint8, 255 is certain.
 
-    frame: Frame
-    counts: Histogram
+    Args:
+        prob_HW: float32 in [0, 1]; the image is its top left part of `rule.scale` size.
+        rule: how the image was scaled.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+    """
+    return crop_and_scale_back((prob_HW * 255 + 0.5).astype(np.uint8), rule, height, width)
 
 
 @torch.inference_mode()
-def predict_input(program: RoadProgram, image_HWC: UInt8Array, rule: SizeRule) -> Float32Array:
-    """Road probability of one picture at the size of the program's input.
+def predict(program: RoadProgram, image_HWC: UInt8Array, rule: SizeRule) -> UInt8Array:
+    """Road probability of an RGB uint8 image at its own size: prob_HW, uint8, 255 is certain.
 
-    Args:
-        program: in eval mode.
-        image_HWC: RGB uint8 of any size.
-        rule: how to bring it to the program's input.
-
-    Returns:
-        prob_HW, float32 in [0, 1]; the picture is its top left part of `rule.scale` size.
+    The program must be in eval mode.
     """
     device = next(program.parameters()).device
-    batch = torch.from_numpy(fit(image_HWC, rule)[None]).to(device)
-    prob_HW: Float32Array = program(batch)[0].cpu().numpy()
-    return prob_HW
+    batch_BHWC = torch.from_numpy(scale_and_pad(image_HWC, rule)[None]).to(device)
+    return to_frame(program(batch_BHWC)[0].cpu().numpy(), rule, *image_HWC.shape[:2])
 
 
-def to_frame(prob_HW: Float32Array, rule: SizeRule, height: int, width: int) -> UInt8Array:
-    """A probability of `predict_input` as it is served: prob_HW of the picture's own size, uint8, 255 is certain."""
-    return unfit((prob_HW * 255 + 0.5).astype(np.uint8), rule, height, width)
-
-
-def predict(program: RoadProgram, image_HWC: UInt8Array, rule: SizeRule) -> UInt8Array:
-    """Road probability of one picture at its own size: prob_HW, uint8, 255 is certain."""
-    return to_frame(predict_input(program, image_HWC, rule), rule, *image_HWC.shape[:2])
-
-
-def predict_frames(program: RoadProgram, frames: Sequence[Frame], config: TrainConfig) -> Iterator[ScoredFrame]:
-    """Predict and count frame by frame.
+def predict_frames(program: RoadProgram, frames: Iterable[Frame], config: TrainConfig) -> Iterator[Histogram]:
+    """Predict frame by frame and count pixels.
 
     Raises:
         DataError: a frame cannot be read.
@@ -61,4 +47,4 @@ def predict_frames(program: RoadProgram, frames: Sequence[Frame], config: TrainC
     rule = SizeRule.of(config)
     for frame in frames:
         image_HWC, target_HW = read_frame(frame)
-        yield ScoredFrame(frame, histogram(predict(program, image_HWC, rule), target_HW))
+        yield histogram(predict(program, image_HWC, rule), target_HW)

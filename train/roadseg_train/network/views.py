@@ -1,4 +1,4 @@
-"""How the networks of a program look at a picture: as it is, mirrored, smaller, larger; the mean of it all counts."""
+"""Test-time augmentation: the network sees an image at several scales and mirrored; predictions are averaged."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 def _check_different(scales: tuple[float, ...]) -> tuple[float, ...]:
     if len(set(scales)) < len(scales):
-        raise ValueError("a scale is given twice")
+        raise ValueError("scales must be different")
     return scales
 
 
@@ -17,11 +17,11 @@ Scales = Annotated[
 
 
 class Views(BaseModel):
-    """What each network sees of one picture.
+    """The versions of an image that the network sees.
 
     Attributes:
-        mirror: the picture flipped left to right, too.
-        scales: factors of the sides, each once; small ones show more of the street at a glance, large ones its edges.
+        mirror: whether it also sees the image mirrored left to right.
+        scales: factors of both sides; small ones give context, large ones sharp edges.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,17 +31,17 @@ class Views(BaseModel):
 
     @property
     def count(self) -> int:
-        """How often each network looks."""
+        """The number of predictions that are averaged."""
         return len(self.scales) * (2 if self.mirror else 1)
 
     @property
     def suffix(self) -> str:
-        """For the name of a folder: nothing where the picture is seen as it is."""
+        """For folder names; empty for the plain image."""
         scales = "" if self.scales == (1.0,) else "-scales-" + "-".join(f"{scale:g}" for scale in self.scales)
         return scales + ("-mirror" if self.mirror else "")
 
     def text(self) -> str:
-        """For a sentence, such as `at scales 0.5 and 1.5, mirrored too`."""
+        """For sentences, such as `at scales 0.5 and 1.5, mirrored too`."""
         *scales, last = [f"{scale:g}" for scale in self.scales]
         at = f"at scales {', '.join(scales)} and {last}" if scales else f"at scale {last}"
         return at + (", mirrored too" if self.mirror else "")

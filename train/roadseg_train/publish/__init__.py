@@ -1,1 +1,1 @@
-"""A run as an artefact: ONNX, torch.export, int8, manifest."""
+"""Export of a run as an artefact: ONNX, torch.export, int8, manifest."""

@@ -1,4 +1,4 @@
-"""The writer of artefacts: docs/artefact.md and its schema say what they hold. The reader shares no code with it."""
+"""Writes artefacts as docs/artefact.md and docs/artefact.schema.json describe them; shares no code with the reader."""
 
 import hashlib
 import importlib.metadata
@@ -6,7 +6,6 @@ import json
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,12 +14,12 @@ from typing import Any
 from roadseg_train.data.geometry import SizeRule
 from roadseg_train.errors import ArtefactError
 from roadseg_train.evaluate.evaluate import Evaluation
-from roadseg_train.fit.run import Member
+from roadseg_train.fit.run import RunRecord
 from roadseg_train.network.model import RoadProgram
 from roadseg_train.network.views import Views
 from roadseg_train.publish.export import INPUT_NAME, ONNX_FILE, OUTPUT_NAME, TORCH_FILE, export_programs
 from roadseg_train.publish.quantise import INT8_FILE, Quantisation, QuantisationFrames, quantise_program
-from roadseg_train.storage.folder import temporary_folder
+from roadseg_train.storage.local import temporary_folder
 from roadseg_train.storage.path import StoragePath
 
 SCHEMA_VERSION = 1
@@ -32,14 +31,9 @@ LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy
 
 @dataclass(frozen=True)
 class Published:
-    """What was written.
+    """Where the version is, and how well int8 did; the version contains the int8 program if it `is_offered`."""
 
-    Attributes:
-        place: of the version.
-        quantisation: what int8 lost, where it was wanted; the version has that program if it `is_offered`.
-    """
-
-    place: StoragePath
+    path: StoragePath
     quantisation: Quantisation | None
 
 
@@ -49,38 +43,38 @@ def publish(
     version: str,
     *,
     program: RoadProgram,
-    members: Sequence[Member],
-    fitted_on: str,
+    record: RunRecord,
+    step: int,
     evaluation: Evaluation,
     int8_frames: QuantisationFrames | None = None,
 ) -> Published:
     """Write `<store>/<name>/<version>/`, the manifest last.
 
     Args:
-        store: the place of all artefacts.
-        name: the model's name.
-        version: never used before.
-        program: in eval mode, on the CPU, of networks that `half.halve` made.
-        members: where each of its networks came from.
-        fitted_on: name of the split that they were fitted on.
-        evaluation: of this program, or of one made by the same configurations with the split held out.
-        int8_frames: what to make an int8 program by too; it is published if it loses little enough.
+        store: the folder of all artefacts.
+        name: of the model.
+        version: must be new.
+        program: in eval mode, on the CPU, with a network from `half.round_to_half`.
+        record: of the run that the program comes from.
+        step: of its checkpoint.
+        evaluation: of this program, or of one with the same configuration that was trained with the split held out.
+        int8_frames: frames to make an int8 program with; it is published if it is accurate enough.
 
     Raises:
-        ArtefactError: the name or version is malformed or taken, the evaluation is not one that may stand for this
-            program, or the exported programs do not agree.
+        ArtefactError: the name or version is malformed or taken, the evaluation is of another program, or the exported
+            programs differ.
         DataError: a frame cannot be read.
         StorageError: the store cannot be written.
     """
     for value, form, kind in ((name, NAME_FORM, "name"), (version, VERSION_FORM, "version")):
         if not form.fullmatch(value):
             raise ArtefactError(f"{value!r} cannot be a {kind}; use lower-case letters, digits and dashes")
-    measured_on = _measured_on(evaluation, members, fitted_on, program.views)
-    place = store / name / version
-    taken = f"{place} is published already and a version is never re-used; choose another --version"
-    if MANIFEST in place.names():
+    measured_on = _measured_on(evaluation, record, step, program.views)
+    path = store / name / version
+    taken = f"{path} already exists, and versions never change; choose another --version"
+    if MANIFEST in path.names():
         raise ArtefactError(taken)
-    rule, threshold = SizeRule.of(members[0].config), evaluation.threshold
+    rule, threshold = SizeRule.of(record.config), evaluation.threshold
     with temporary_folder() as folder:
         agreement = export_programs(program, folder, multiple_px=rule.multiple_px)
         quantisation = quantise_program(folder, int8_frames, rule=rule, threshold=threshold) if int8_frames else None
@@ -88,7 +82,7 @@ def publish(
         names = (ONNX_FILE, TORCH_FILE, *([INT8_FILE] if offered else []))
         files = {file: _describe(folder / file) for file in names}
         for file in files:
-            place.upload(folder / file, file)  # over what an attempt that was cut short left there
+            path.upload(folder / file, file)  # replaces what an interrupted attempt left
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "name": name,
@@ -108,7 +102,7 @@ def publish(
         "classes": ["not road", "road"],
         "parameters": sum(weights.numel() for weights in program.parameters()),
         "agreement": agreement.model_dump(mode="json"),
-        # Left out where there is none, so that readers from before it was known take the version.
+        # Absent without int8, so that older readers accept the version.
         **({"quantisation": offered.model_dump()} if offered else {}),
         "metrics": {
             "dataset": evaluation.dataset,
@@ -118,24 +112,25 @@ def publish(
             "overall": evaluation.overall.model_dump(),
             "by_drive": {drive: scores.model_dump() for drive, scores in evaluation.by_drive.items()},
         },
-        "training": _describe_training(members, fitted_on, program.views),
+        "training": {"fitted_on": record.split, "step": step, "config": record.config.model_dump(mode="json")}
+        | program.views.model_dump(mode="json", exclude_defaults=True),
         "libraries": {"python": platform.python_version()}
         | {library: importlib.metadata.version(library) for library in LIBRARIES},
     }
     try:
-        (place / MANIFEST).create_text(json.dumps(manifest, indent=2) + "\n")
+        (path / MANIFEST).create_text(json.dumps(manifest, indent=2) + "\n")
     except FileExistsError as error:
         raise ArtefactError(taken) from error
-    return Published(place, quantisation)
+    return Published(path, quantisation)
 
 
 def git_commit() -> str | None:
-    """The commit of this code, with a + where there are uncommitted changes; None outside a git checkout."""
+    """The commit of this code, with a + if there are uncommitted changes; None outside a git checkout."""
     here = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(here), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603  # fixed words
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603  # fixed arguments
 
     try:
         commit = git("rev-parse", "HEAD")
@@ -144,39 +139,20 @@ def git_commit() -> str | None:
         return None
 
 
-def _measured_on(evaluation: Evaluation, members: Sequence[Member], fitted_on: str, views: Views) -> str:
+def _measured_on(evaluation: Evaluation, record: RunRecord, step: int, views: Views) -> str:
     if evaluation.seen_in_training:
         raise ArtefactError(
-            f"the evaluation's split {evaluation.split!r} was fitted on, so its scores say nothing; "
+            f"the network was trained on images of the split {evaluation.split!r}, so the scores on it mean nothing; "
             "evaluate on a split that was held out"
         )
-    if evaluation.split == "random-heldout":
+    if evaluation.views != views:
         raise ArtefactError(
-            "the evaluation's split 'random-heldout' is there to show what a leak pretends; evaluate on 'heldout'"
+            f"the evaluation is {evaluation.views.text()}, but the artefact would be {views.text()}; evaluate and "
+            "publish with the same --mirror and --scales"
         )
-    if evaluation.views != views or len(evaluation.members) != len(members):
-        raise ArtefactError(
-            f"the evaluation is of {_kind(len(evaluation.members), evaluation.views)}, to be published is "
-            f"{_kind(len(members), views)}; evaluate and publish with the same number of --run, --mirror and --scales"
-        )
-    if [(m.config, m.step) for m in evaluation.members] != [(m.config, m.step) for m in members]:
-        raise ArtefactError(
-            "the evaluation is of another configuration or step; evaluate the same recipe to its end, and several in "
-            "the same order"
-        )
-    return "these weights" if evaluation.fitted_on == fitted_on else "same recipe, split held out"
-
-
-def _kind(num_networks: int, views: Views) -> str:
-    return f"{num_networks} network{'s' if num_networks > 1 else ''} {views.text()}"
-
-
-def _describe_training(members: Sequence[Member], fitted_on: str, views: Views) -> dict[str, Any]:
-    first, *others = [{"step": member.step, "config": member.config.model_dump(mode="json")} for member in members]
-    training = {"fitted_on": fitted_on, **first}
-    if others:
-        training["others"] = others
-    return training | views.model_dump(mode="json", exclude_defaults=True)
+    if (evaluation.config, evaluation.step) != (record.config, step):
+        raise ArtefactError("the evaluation is of another configuration or step; evaluate this run, or the same recipe")
+    return "these weights" if evaluation.fitted_on == record.split else "same recipe, split held out"
 
 
 def _describe(path: Path) -> dict[str, Any]:

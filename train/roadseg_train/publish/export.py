@@ -1,4 +1,4 @@
-"""The two programs of an artefact, exported together from the same weights, and how well they agree."""
+"""Exports the ONNX and the PyTorch program of an artefact from the same weights, and compares them."""
 
 from pathlib import Path
 
@@ -14,42 +14,41 @@ from roadseg_train.network.model import RoadProgram
 ONNX_FILE, TORCH_FILE = "model.onnx", "model.pt2"
 INPUT_NAME, OUTPUT_NAME = "image", "prob"
 
-# Two orders below one level of the 8-bit probability that is served.
+# About one hundredth of a level of the 8-bit probability.
 TOLERANCE = 5e-5
-# In multiples of the input's unit: usual, wide, flat, small and a batch.
+# (batch, height, width), the sides in multiples of `multiple_px`: usual, wide, flat, small and a batch.
 AGREEMENT_SIZES = ((1, 23, 30), (1, 24, 75), (1, 1, 40), (1, 2, 2), (3, 4, 5))
 
 
 class Agreement(BaseModel):
-    """The manifest's `agreement`."""
+    """The field `agreement` of the manifest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_abs_difference: float
     tolerance: float
-    sizes_BHW: list[tuple[int, int, int]]  # the manifest's own name
+    sizes_BHW: list[tuple[int, int, int]]
 
 
 def export_programs(program: RoadProgram, folder: Path, *, multiple_px: int) -> Agreement:
-    """Write model.onnx and model.pt2 and compare both, as read back, with the program itself.
+    """Write model.onnx and model.pt2 into a folder, and compare what they compute with the program.
 
-    Batch, height and width stay free; height and width come in multiples of `multiple_px`. Weights
-    are stored as float16.
+    Batch, height and width are dynamic; weights are stored as float16.
 
     Args:
-        program: in eval mode, on the CPU, of networks that `half.halve` made.
-        folder: where the two files go.
-        multiple_px: the size rule's unit.
+        program: in eval mode, on the CPU, with a network from `half.round_to_half`.
+        folder: to write to.
+        multiple_px: height and width of the input must be multiples of this.
 
     Raises:
-        ArtefactError: the programs differ by more than `TOLERANCE`.
+        ArtefactError: they differ by more than `TOLERANCE`.
     """
     unit = multiple_px
     example = torch.zeros(2, 6 * unit, 8 * unit, 3, dtype=torch.uint8)
     dims = {0: torch.export.Dim("batch", min=1), **{axis: unit * torch.export.Dim(f"units_{axis}") for axis in (1, 2)}}
     exported = torch.export.export(HalfProgram(program), (example,), dynamic_shapes={INPUT_NAME: dims})
     for node in exported.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it tells the paths of this machine
+        node.meta.pop("stack_trace", None)  # it contains paths of this machine
     torch.export.save(exported, folder / TORCH_FILE)
     onnx_program = torch.onnx.export(
         exported, input_names=[INPUT_NAME], output_names=[OUTPUT_NAME], dynamo=True, verbose=False
@@ -60,7 +59,7 @@ def export_programs(program: RoadProgram, folder: Path, *, multiple_px: int) -> 
     difference = max_difference(program, folder, sizes)
     if difference > TOLERANCE:
         raise ArtefactError(
-            f"the exported programs differ from the model by {difference:.2g} (at most {TOLERANCE:.0e} is allowed); "
+            f"the exported programs differ from the network by {difference:.2g} (limit {TOLERANCE:.0e}); "
             "nothing was published: report this with the library versions"
         )
     return Agreement(max_abs_difference=difference, tolerance=TOLERANCE, sizes_BHW=sizes)
@@ -68,15 +67,15 @@ def export_programs(program: RoadProgram, folder: Path, *, multiple_px: int) -> 
 
 @torch.inference_mode()
 def max_difference(program: RoadProgram, folder: Path, sizes_BHW: list[tuple[int, int, int]]) -> float:
-    """Largest absolute difference of the probability between the program and its two exported forms.
+    """The largest difference in probability between the program and its two exports, on random images.
 
     Args:
         program: in eval mode, on the CPU.
-        folder: holds model.onnx and model.pt2.
-        sizes_BHW: batch sizes and picture sizes to try, with random pixels of a fixed seed.
+        folder: contains model.onnx and model.pt2.
+        sizes_BHW: batch and image sizes to try.
     """
     session = onnxruntime.InferenceSession(folder / ONNX_FILE, providers=["CPUExecutionProvider"])
-    # Unguarded: the guards only say that no side of a feature map may be 1; sizes where one is are tried here.
+    # The guards only forbid feature maps with a side of 1, which are tried here.
     exported = torch.export.load(folder / TORCH_FILE).module(check_guards=False)
     rng = np.random.default_rng(0)
     largest = 0.0

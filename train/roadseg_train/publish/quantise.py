@@ -1,12 +1,12 @@
-"""The int8 program of an artefact: made from model.onnx by calibration, offered only if it scores as well.
+"""The int8 program of an artefact: static quantisation of model.onnx, published only if it is as accurate.
 
-Weights are signed, 7 bits per channel, and activations uint8: the eighth bit of a weight gains nothing measurable here,
-and overflows the 16-bit sums of CPUs without VNNI. Convolutions read int8 and write float32, except for the first and
-the last of each network, which read pixels and write probability, and cost little. Quantising what they write, too,
-gains no time, and OpenVINO 2026.4 computes some such graphs wrongly, depending on what else reads the values.
+Weights are signed, 7 bits per channel, and activations uint8: an eighth bit gains nothing measurable, and overflows the
+16-bit sums of CPUs without VNNI. Convolutions read int8 and write float32. The first and the last one, which read
+pixels and write the probability, stay float32; they cost little. Quantising the outputs too saves no time, and OpenVINO
+2026.4 computes some of those graphs wrongly.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 from roadseg_train.data.dataset import Frame, UInt8Array, read_frame
-from roadseg_train.data.geometry import SizeRule, fit
+from roadseg_train.data.geometry import SizeRule, scale_and_pad
 from roadseg_train.data.split import other_side
 from roadseg_train.evaluate.robustness import spread
 from roadseg_train.fit.run import RunRecord
@@ -33,14 +33,14 @@ NUM_CALIBRATION_FRAMES = 32
 
 @dataclass(frozen=True)
 class QuantisationFrames:
-    """What an int8 program is made and measured by.
+    """Frames to make and to score an int8 program with.
 
     Attributes:
-        calibrated_on: name of the split that `calibration` is of.
-        calibration: frames that say how large activations become.
-        split: name of the split that `heldout` is.
+        calibrated_on: name of the split of `calibration`.
+        calibration: frames to measure the ranges of activations on.
+        split: name of the split of `heldout`.
         heldout: frames to score on, none of them in `calibration`.
-        seen_in_training: whether the weights were fitted on some of `heldout`.
+        seen_in_training: whether the network was trained on some of `heldout`.
     """
 
     calibrated_on: str
@@ -51,7 +51,7 @@ class QuantisationFrames:
 
 
 class Quantisation(BaseModel):
-    """The manifest's `quantisation`."""
+    """The field `quantisation` of the manifest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -66,25 +66,26 @@ class Quantisation(BaseModel):
 
     @property
     def is_offered(self) -> bool:
-        """Whether int8 lost no more than is allowed."""
+        """Whether int8 loses at most `allowed_drop` of road IoU."""
         return self.road_iou_float32 - self.road_iou_int8 <= self.allowed_drop
 
     def text(self) -> str:
-        """One line for people."""
+        """The result in one line."""
         scores = f"road IoU {self.road_iou_int8:.4f} on {self.split!r}, float32 {self.road_iou_float32:.4f}"
         if self.is_offered:
-            return f"int8: {scores}; offered as {INT8_FILE}"
-        return f"int8: {scores}; left out, as it loses more than {self.allowed_drop:g}"
+            return f"int8: {scores}; published as {INT8_FILE}"
+        return f"int8: {scores}; not published, because it loses more than {self.allowed_drop:g}"
 
 
 def choose_frames(record: RunRecord) -> QuantisationFrames:
-    """The frames for a run: its own split and the other side of it; where nothing was held out, `fit` and `heldout`.
+    """Calibration frames from the split of a run, and frames to score on from the split that it held out.
 
-    The weights of the latter have seen both. What int8 loses to float32 of the same weights can still be told there.
+    If the run held nothing out, these are `fit` and `heldout`. The network was trained on both, but the difference
+    between int8 and float32 can still be measured.
 
     Raises:
-        DataError: the data is gone, or has no frame of these splits.
-        StorageError: the data cannot be fetched.
+        DataError: the data is missing, or has no frame of these splits.
+        StorageError: the download fails.
     """
     other = other_side(record.split)
     calibrated_on, split = (record.split, other) if other else ("fit", "heldout")
@@ -100,19 +101,19 @@ def choose_frames(record: RunRecord) -> QuantisationFrames:
 
 
 def quantise_program(folder: Path, frames: QuantisationFrames, *, rule: SizeRule, threshold: float) -> Quantisation:
-    """Write model.int8.onnx beside model.onnx, and score both on the same frames, in ONNX Runtime.
+    """Write model.int8.onnx beside model.onnx, and score both on the same frames in ONNX Runtime.
 
     Args:
-        folder: holds model.onnx.
-        frames: to calibrate with, and to score on.
-        rule: how a frame is brought to the program's input.
-        threshold: probability from which a pixel is called road, in [0, 1].
+        folder: contains model.onnx.
+        frames: to calibrate with and to score on.
+        rule: how frames are resized to the program's input.
+        threshold: lowest probability that counts as road, in [0, 1].
 
     Raises:
         DataError: a frame cannot be read.
     """
     prepared, float32, int8 = folder / "prepared.onnx", folder / ONNX_FILE, folder / INT8_FILE
-    # Symbolic shapes would only help operators that this network has none of.
+    # Symbolic shapes only help operators that this network does not have.
     quant_pre_process(float32, prepared, skip_symbolic_shape=True)
     quantize_static(
         prepared,
@@ -141,31 +142,17 @@ def quantise_program(folder: Path, frames: QuantisationFrames, *, rule: SizeRule
 
 
 def float_convolutions(graph: onnx.GraphProto) -> list[str]:
-    """Names of what stays float32: the first and the last convolution of each network.
+    """Names of the first and the last convolutions, one each per view: the only ones with 3 inputs or 4 outputs.
 
-    The graph's nodes stand in an order in which they can be computed.
+    The network reads RGB, and its head writes the four pixels of a 2x2 block.
     """
-    nodes = list(graph.node)
-    forth = [(node, node.input, node.output) for node in nodes]
-    back = [(node, node.output, node.input) for node in reversed(nodes)]
-    return _first_convolutions(forth) + _first_convolutions(back)
-
-
-def _first_convolutions(walk: Iterable[tuple[onnx.NodeProto, Sequence[str], Sequence[str]]]) -> list[str]:
-    """Names of the convolutions with none before them on the way: nodes, the values each comes from and leads to."""
-    reached: set[str] = set()  # values behind a convolution
-    first = []
-    for node, comes_from, leads_to in walk:
-        is_behind = not reached.isdisjoint(comes_from)
-        if node.op_type == "Conv" and not is_behind:
-            first.append(node.name)
-        if node.op_type == "Conv" or is_behind:
-            reached.update(leads_to)
-    return first
+    shapes = {weights.name: weights.dims for weights in graph.initializer}  # outputs, inputs, height, width
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    return [node.name for node in convolutions if shapes[node.input[1]][0] == 4 or shapes[node.input[1]][1] == 3]
 
 
 def road_iou(onnx_path: Path, frames: Sequence[Frame], *, rule: SizeRule, threshold: float) -> float:
-    """Pooled road IoU of an ONNX program at each frame's own size.
+    """Pooled road IoU of an ONNX program at the frames' own sizes.
 
     Raises:
         DataError: a frame cannot be read.
@@ -174,17 +161,17 @@ def road_iou(onnx_path: Path, frames: Sequence[Frame], *, rule: SizeRule, thresh
     counts = []
     for frame in tqdm(frames, unit="image", desc=onnx_path.stem, dynamic_ncols=True):
         image_HWC, target_HW = read_frame(frame)
-        (prob_BHW,) = session.run([OUTPUT_NAME], {INPUT_NAME: fit(image_HWC, rule)[None]})
+        (prob_BHW,) = session.run([OUTPUT_NAME], {INPUT_NAME: scale_and_pad(image_HWC, rule)[None]})
         counts.append(histogram(to_frame(prob_BHW[0], rule, *target_HW.shape), target_HW))
     return score(counts, threshold).road_iou
 
 
 class CalibrationFrames(CalibrationDataReader):  # type: ignore[misc]  # it ships no types
-    """Frames as ONNX Runtime asks for them: one input after the other, then None."""
+    """Frames as ONNX Runtime reads them: one input after the other, then None."""
 
     def __init__(self, frames: Sequence[Frame], rule: SizeRule) -> None:
         self._inputs: Iterator[dict[str, UInt8Array]] = (
-            {INPUT_NAME: fit(read_frame(frame)[0], rule)[None]} for frame in frames
+            {INPUT_NAME: scale_and_pad(read_frame(frame)[0], rule)[None]} for frame in frames
         )
 
     def get_next(self) -> dict[str, UInt8Array] | None:

@@ -1,1 +1,1 @@
-"""Folders and S3 buckets, spoken to in one way."""
+"""Files on disk and in S3 buckets, behind one interface."""

@@ -1,63 +1,17 @@
-"""Places: a folder or `s3://bucket/prefix`, spoken to in one way."""
+"""Where a user's path leads: a folder on disk, or `s3://bucket/key`."""
 
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
 
 from roadseg_train.errors import StorageError
-from roadseg_train.storage.folder import Folder
-from roadseg_train.storage.s3 import SCHEME, RayStorage, S3Folder
+from roadseg_train.storage.base import StoragePath
+from roadseg_train.storage.local import LocalPath
+from roadseg_train.storage.s3 import SCHEME, RayStorage, S3Path
 
-
-class StoragePath(Protocol):
-    """A file or folder, wherever it is; `str()` of it is what the user wrote."""
-
-    @property
-    def uri(self) -> str:
-        """The same place from any process: an absolute path, or s3://bucket/prefix."""
-
-    def __truediv__(self, name: str) -> "StoragePath":
-        """The place of this name in this folder."""
-
-    def names(self) -> list[str]:
-        """Names of the files and folders in this folder, sorted; none where there is no folder."""
-
-    def read_text(self) -> str:
-        """The text of this file.
-
-        Raises:
-            FileNotFoundError: there is none.
-        """
-
-    def write_text(self, text: str) -> None:
-        """Write this file, its folder too; it is seen whole or not at all."""
-
-    def create_text(self, text: str) -> None:
-        """Write this file as `write_text` does, only where there is none.
-
-        Raises:
-            FileExistsError: there is one, which is left as it was.
-        """
-
-    def reading(self) -> AbstractContextManager[Path]:
-        """This file as one on this machine, while the block lasts.
-
-        Raises:
-            FileNotFoundError: there is none.
-        """
-
-    def writing(self) -> AbstractContextManager[Path]:
-        """A path on this machine to write to; once the block is left the file is in its place, whole or not at all."""
-
-    def upload(self, local: Path, name: str) -> None:
-        """Copy a local file, or a folder with all that is in it, into this folder, over what has that name."""
-
-    def remove(self) -> None:
-        """Remove this folder and all that is in it, where there is one."""
+__all__ = ["StoragePath", "for_ray", "reach", "storage_path"]
 
 
 def storage_path(uri: str | Path) -> StoragePath:
-    """The place that a user names: a folder or `s3://bucket/prefix`.
+    """The path that a user names: a folder or `s3://bucket/key`.
 
     Raises:
         StorageError: it is neither.
@@ -65,27 +19,27 @@ def storage_path(uri: str | Path) -> StoragePath:
     text = str(uri)
     if not text.startswith(SCHEME):
         if "://" in text:
-            raise StorageError(f"{text} is neither a folder nor {SCHEME}bucket/name; write it in one of these forms")
-        return Folder(Path(text))
-    bucket, _, prefix = text.removeprefix(SCHEME).partition("/")
+            raise StorageError(f"{text} is neither a folder nor {SCHEME}bucket/name; use one of these forms")
+        return LocalPath(Path(text))
+    bucket, _, key = text.removeprefix(SCHEME).partition("/")
     if not bucket:
-        raise StorageError(f"{text} names no bucket; write {SCHEME}bucket/name")
-    return S3Folder(bucket, prefix.strip("/"))
+        raise StorageError(f"{text} names no bucket; use {SCHEME}bucket/name")
+    return S3Path(bucket, key.strip("/"))
 
 
 def reach(uri: str | Path) -> StoragePath:
-    """The place that a user names, asked once, so that a wrong address or key is told at the start.
+    """`storage_path`, after one request that proves that the bucket exists and the keys are right.
 
     Raises:
-        StorageError: it is not a place, or does not answer.
+        StorageError: the path is malformed, or S3 does not answer or refuses.
     """
-    place = storage_path(uri)
-    if isinstance(place, S3Folder):
-        place.check()
-    return place
+    path = storage_path(uri)
+    if isinstance(path, S3Path):
+        path.check()
+    return path
 
 
-def for_ray(place: StoragePath) -> tuple[RayStorage | None, str]:
-    """The file system that Ray shall use for a place (None: the machine's own), and the path there."""
-    on_s3 = isinstance(place, S3Folder)
-    return (RayStorage() if on_s3 else None), place.uri.removeprefix(SCHEME)
+def for_ray(path: StoragePath) -> tuple[RayStorage | None, str]:
+    """The file system that Ray needs for a path (None for disks), and the path in it."""
+    on_s3 = isinstance(path, S3Path)
+    return (RayStorage() if on_s3 else None), path.uri.removeprefix(SCHEME)

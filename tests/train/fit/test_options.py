@@ -1,6 +1,6 @@
 import pytest
 
-from roadseg_train.fit.plan import default_loaders
+from roadseg_train.fit.options import default_loaders
 
 
 @pytest.mark.parametrize(

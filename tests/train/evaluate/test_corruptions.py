@@ -5,11 +5,11 @@ import pytest
 from PIL import Image
 
 from roadseg_train.data.dataset import UInt8Array
-from roadseg_train.evaluate.corrupt import CORRUPTIONS, SEVERITIES, corrupt, distance_m
+from roadseg_train.evaluate.corruptions import CORRUPTIONS, SEVERITIES, corrupt, distance_m
 
 
 def scene(height: int = 72, width: int = 96) -> UInt8Array:
-    """A bright sky over a dark ground with a checked pattern."""
+    """A bright sky over dark, chequered ground."""
     image_HWC = np.full((height, width, 3), (170, 200, 230), dtype=np.uint8)
     rows, columns = np.mgrid[: height // 2, :width]
     image_HWC[height - height // 2 :] = (60 + 60 * ((rows // 6 + columns // 6) % 2))[..., None]
@@ -21,7 +21,7 @@ def flat(value: int, height: int = 60, width: int = 80) -> UInt8Array:
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
-def test_a_picture_stays_one_and_the_seed_decides(kind: str) -> None:
+def test_shape_and_input_are_kept_and_the_seed_repeats(kind: str) -> None:
     image_HWC = scene()
     before = image_HWC.copy()
     for severity in SEVERITIES:
@@ -34,26 +34,26 @@ def test_a_picture_stays_one_and_the_seed_decides(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
-def test_each_severity_changes_more(kind: str) -> None:
+def test_higher_severities_change_more(kind: str) -> None:
     image_HWC = scene(360, 480)
     changes = [np.abs(corrupt(image_HWC, kind, s, seed=0) - image_HWC.astype(float)).mean() for s in SEVERITIES]
     assert 0 < changes[0] < changes[1] < changes[2]
 
 
-def test_the_street_is_near_below_and_far_at_the_horizon() -> None:
-    # The last row is 0.55 picture heights below the horizon: 1.65 m * 1.92 / 0.55 = 5.8 m away, a little less as the
-    # street closes at 80 m.
+def test_distance_grows_towards_the_horizon() -> None:
+    # The last row is 0.55 image heights below the horizon: 1.65 m * 1.92 / 0.55 = 5.8 m away, a little less because
+    # the distance levels off at 80 m.
     away_m = distance_m(1000)
     assert away_m[-1] == pytest.approx(1 / (0.55 / (1.65 * 1.92) + 1 / 80), rel=1e-2)
     assert away_m.max() == pytest.approx(80, rel=0.02)
     assert away_m.argmax() in (449, 450)
 
 
-def test_fog_of_the_colour_of_the_air_is_not_seen() -> None:
+def test_fog_does_not_change_an_image_of_its_own_colour() -> None:
     np.testing.assert_array_equal(corrupt(flat(140), "fog", 3, seed=0), flat(140))
 
 
-def test_fog_takes_the_far_and_leaves_the_near() -> None:
+def test_fog_hides_distant_rows_more() -> None:
     # black ground under white sky: light = 1 - exp(-0.06 per metre * distance)
     image_HWC = flat(0, 1000, 4)
     image_HWC[:450] = 255
@@ -63,16 +63,16 @@ def test_fog_takes_the_far_and_leaves_the_near() -> None:
         assert foggy[row, 0, 0] == pytest.approx(255 * light ** (1 / 2.2), abs=1)
 
 
-def test_dark_keeps_its_share_of_the_light_and_gets_grainy() -> None:
+def test_dark_reduces_light_and_adds_photon_noise() -> None:
     dim = corrupt(flat(200, 200, 200), "dark", 2, seed=0)
     light, expected = (dim / 255) ** 2.2, (200 / 255) ** 2.2 / 10
     assert light.mean() == pytest.approx(expected, rel=0.01)
-    # counting 4000 electrons of white: the variance is the number counted, and 4 squared of reading
+    # white is 4000 electrons; the variance is their number, plus 4 squared of read-out noise
     electrons = expected * 4000
     assert light.std() * 4000 == pytest.approx(np.sqrt(electrons + 16), rel=0.05)
 
 
-def test_blur_makes_a_disc_of_a_point_and_nothing_of_a_plane() -> None:
+def test_blur_turns_a_point_into_a_disc() -> None:
     np.testing.assert_array_equal(corrupt(flat(77), "blur", 3, seed=0), flat(77))
     image_HWC = flat(0, 361, 361)
     image_HWC[180, 180] = 255
@@ -84,22 +84,22 @@ def test_blur_makes_a_disc_of_a_point_and_nothing_of_a_plane() -> None:
     assert lit.sum() == pytest.approx(np.pi * 6**2, rel=0.1)
 
 
-def test_noise_has_its_sigma() -> None:
+def test_noise_has_the_documented_sigma() -> None:
     noisy = corrupt(flat(128, 200, 200), "noise", 1, seed=0)
     assert noisy.std() == pytest.approx(0.06 * 255, rel=0.02)
 
 
-def test_jpeg_is_jpeg() -> None:
+def test_jpeg_matches_pillow() -> None:
     file = io.BytesIO()
     Image.fromarray(scene()).save(file, "JPEG", quality=5)
     np.testing.assert_array_equal(corrupt(scene(), "JPEG", 3, seed=0), np.asarray(Image.open(file)))
 
 
-def test_rain_brightens_streaks_only_and_falls_elsewhere_by_another_seed() -> None:
+def test_rain_adds_bright_streaks_in_places_that_the_seed_decides() -> None:
     image_HWC = flat(20, 360, 480)
-    image_HWC[:100] = 220  # the air is as bright as the sky
+    image_HWC[:100] = 220  # airlight takes the brightness of the sky
     first, second = corrupt(image_HWC, "rain", 2, seed=1), corrupt(image_HWC, "rain", 2, seed=2)
     assert (first[100:] >= 20).all()
     assert not np.array_equal(first, second)
     last = first[-1, :, 0].astype(int)
-    assert np.median(last) < 70 < last.max()  # haze between the streaks is slight where it is near
+    assert np.median(last) < 70 < last.max()  # near the camera there is little haze between the streaks

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from roadseg_train.network.group import rank_and_size, share
-from roadseg_train.network.norm import PooledBatchNorm2d, pool_norms
+from roadseg_train.data.crops import worker_share
+from roadseg_train.network.batch_norm import SyncBatchNorm2d, synchronise_batch_norms
+from roadseg_train.network.collectives import rank_and_size
 from tests.train.processes import in_group
 
 NUM_CHANNELS = 3
@@ -42,9 +43,9 @@ def normalise(norm: nn.BatchNorm2d, x: Tensor, gradient: Tensor) -> tuple[Tensor
 
 
 def normalise_share(x: Tensor, gradient: Tensor) -> tuple[Tensor, ...]:
-    own = share(len(x), *rank_and_size())
+    own = worker_share(len(x), *rank_and_size())
     part = slice(own.start, own.stop)
-    return normalise(set_up(PooledBatchNorm2d(NUM_CHANNELS)), x[part], gradient[part])
+    return normalise(set_up(SyncBatchNorm2d(NUM_CHANNELS)), x[part], gradient[part])
 
 
 def test_workers_normalise_by_the_whole_batch(tmp_path: Path) -> None:
@@ -66,19 +67,19 @@ def test_workers_normalise_by_the_whole_batch(tmp_path: Path) -> None:
 def test_bfloat16_is_rounded_as_torch_does() -> None:
     x, gradient = (tensor.bfloat16().contiguous(memory_format=torch.channels_last) for tensor in draw_batch())
     expected = normalise(set_up(nn.BatchNorm2d(NUM_CHANNELS).double()), x.double(), gradient.double())
-    pooled = normalise(set_up(PooledBatchNorm2d(NUM_CHANNELS)), x, gradient)
-    assert [tensor.dtype for tensor in pooled] == [torch.bfloat16] * 2 + [torch.float32] * 4
+    synced = normalise(set_up(SyncBatchNorm2d(NUM_CHANNELS)), x, gradient)
+    assert [tensor.dtype for tensor in synced] == [torch.bfloat16] * 2 + [torch.float32] * 4
     # bfloat16 keeps eight bits: half a unit of a result up to sixteen, and of each of two terms of a gradient up to 4.
-    for its_tensor, tensor, atol in zip(pooled, expected, [0.032, 0.016, 1e-3, 1e-3, 1e-5, 1e-4], strict=True):
+    for its_tensor, tensor, atol in zip(synced, expected, [0.032, 0.016, 1e-3, 1e-3, 1e-5, 1e-4], strict=True):
         torch.testing.assert_close(its_tensor.double(), tensor, rtol=1e-5, atol=atol)
 
 
-def test_pooled_norms_keep_weights_and_names() -> None:
+def test_synchronised_norms_keep_weights_and_names() -> None:
     network = nn.Sequential(nn.Conv2d(3, NUM_CHANNELS, 1), nn.BatchNorm2d(NUM_CHANNELS))
     weights = dict(network.named_parameters())
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    pool_norms(network)
-    assert isinstance(network[1], PooledBatchNorm2d)
+    synchronise_batch_norms(network)
+    assert isinstance(network[1], SyncBatchNorm2d)
     assert all(parameter is weights[name] for name, parameter in network.named_parameters())
     assert {name: tensor.tolist() for name, tensor in network.state_dict().items()} == {
         name: tensor.tolist() for name, tensor in state.items()
@@ -86,6 +87,6 @@ def test_pooled_norms_keep_weights_and_names() -> None:
 
 
 def test_while_evaluating_the_running_statistics_count() -> None:
-    one = PooledBatchNorm2d(1).eval()
+    one = SyncBatchNorm2d(1).eval()
     one.load_state_dict({"running_mean": torch.tensor([4.0]), "running_var": torch.tensor([9.0])}, strict=False)
     assert one(torch.full((1, 1, 1, 1), 10.0)).item() == pytest.approx(2, abs=1e-5)  # (10 - 4) / 3

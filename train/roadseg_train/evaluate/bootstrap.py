@@ -1,7 +1,7 @@
-"""Blocks of consecutive frames: what may be called independent in a video.
+"""Confidence intervals by resampling blocks of consecutive frames.
 
-Neighbouring frames show nearly the same picture, so that resampling single frames would claim a certainty that is not
-there. Source: the moving-block idea of Künsch 1989, with blocks that do not overlap (Carlstein 1986); percentile
+Neighbouring frames of a video are nearly the same image, so resampling single frames would make intervals too narrow.
+Source: the moving-block bootstrap of Künsch 1989, with blocks that do not overlap (Carlstein 1986); percentile
 intervals, Efron and Tibshirani 1993.
 """
 
@@ -17,7 +17,7 @@ from roadseg_train.metrics import FloatArray, Histogram, confusion, f1, iou, thr
 BLOCK_LENGTH_FRAMES = 10
 NUM_RESAMPLES = 1000
 SEED = 0
-MIN_BLOCKS = 5  # with fewer, too few different resamples exist for an interval to mean anything
+MIN_BLOCKS = 5  # fewer blocks allow too few different resamples
 PERCENTILES = (2.5, 97.5)
 
 
@@ -31,7 +31,7 @@ class Interval(BaseModel):
 
 
 class Intervals(BaseModel):
-    """95 % bootstrap intervals of pooled scores, and how they were made."""
+    """95 % bootstrap intervals of pooled scores, and the settings that made them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -44,15 +44,15 @@ class Intervals(BaseModel):
     max_f: Interval
 
 
-def cut_blocks(frames: Sequence[Frame], length: int = BLOCK_LENGTH_FRAMES) -> list[list[int]]:
-    """Cut every drive of every part into equal blocks of about `length` frames.
+def split_into_blocks(frames: Sequence[Frame], length: int = BLOCK_LENGTH_FRAMES) -> list[list[int]]:
+    """Split every drive of every part into blocks of about `length` frames.
 
     Args:
         frames: in the order of their drives.
-        length: frames of a block; a drive's blocks differ by one frame at most.
+        length: frames of a block; the blocks of a drive differ by at most one frame.
 
     Returns:
-        For each block the indices of its frames.
+        The indices of each block's frames.
     """
     blocks: list[list[int]] = []
     for _, group in groupby(enumerate(frames), key=lambda item: (item[1].dataset, item[1].part, item[1].drive)):
@@ -63,19 +63,19 @@ def cut_blocks(frames: Sequence[Frame], length: int = BLOCK_LENGTH_FRAMES) -> li
 
 
 def bootstrap(blocks: Sequence[Histogram], threshold: float) -> Intervals | None:
-    """Resample whole blocks with replacement and score every resample.
+    """Resample whole blocks with replacement and score each resample.
 
     Args:
         blocks: the pooled counts of each block, (256,).
-        threshold: probability from which a pixel is called road, in [0, 1].
+        threshold: lowest probability that counts as road, in [0, 1].
 
     Returns:
-        None where there are too few blocks.
+        None if there are fewer than 5 blocks.
     """
     if len(blocks) < MIN_BLOCKS:
         return None
     draws = np.random.default_rng(SEED).integers(0, len(blocks), (NUM_RESAMPLES, len(blocks)))
-    times_RB = (draws[:, :, None] == np.arange(len(blocks))).sum(axis=1)  # how often each resample has each block
+    times_RB = (draws[:, :, None] == np.arange(len(blocks))).sum(axis=1)  # how often each resample contains each block
     counts = confusion(
         Histogram(
             times_RB @ np.stack([block.road for block in blocks]),

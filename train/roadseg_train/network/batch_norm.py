@@ -1,6 +1,6 @@
-"""Batch normalisation by the statistics of the whole batch, of which each worker has a part.
+"""Batch normalisation over the images of all workers, also on CPUs.
 
-Source: Ioffe and Szegedy 2015 (arXiv 1502.03167), whose sums run over the pictures of all workers here.
+Source: Ioffe and Szegedy 2015 (arXiv 1502.03167).
 """
 
 from typing import Any
@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from roadseg_train.network.group import sum_over_workers
+from roadseg_train.network.collectives import sum_over_workers
 
 
-class PooledBatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d over the pictures of all workers: the same parameters and buffers under the same names.
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """nn.BatchNorm2d over the images of all workers, with the same names of parameters and buffers.
 
-    For CPU, where torch.nn.SyncBatchNorm refuses to work. Workers may have different numbers of pictures.
+    For CPUs, which torch.nn.SyncBatchNorm rejects. Workers may have different numbers of images.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,21 +36,21 @@ class PooledBatchNorm2d(nn.BatchNorm2d):
         self.num_batches_tracked += 1
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # the workers meet in it, between two compiled graphs
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # workers communicate in it, between two compiled graphs
 def _normalise(x_BCHW: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The normalised (B, C, H, W), and of all workers together mean (C), variance (C) and pixels per channel ()."""
+    """Normalised (B, C, H, W); over all workers: mean (C), variance (C) and pixels per channel ()."""
     normalised: tuple[Tensor, Tensor, Tensor, Tensor] = _Normalise.apply(x_BCHW, weight, bias, eps)
     return normalised
 
 
 class _Normalise(torch.autograd.Function):
-    """By torch's own kernels for one worker: written out in tensors, it takes seven times as long."""
+    """Uses torch's kernels for one worker; the same in tensor operations is seven times slower."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        # The two buffers, which nobody reads, let it answer in float32 where x is bfloat16.
+        # The two unused buffers make it return float32 if x is bfloat16.
         mean, variance = torch.batch_norm_update_stats(x, torch.zeros_like(weight), torch.ones_like(weight), 0.0)
-        # Each worker's own statistics are stable; as sums in float64 they are added without losing the variance.
+        # Each worker's own statistics are stable; adding them as float64 sums keeps the variance accurate.
         mean, variance = mean.double(), variance.double()
         count = mean.new_full((1,), x.numel() // x.shape[1])
         total = sum_over_workers(torch.cat((count, count * mean, count * (variance + mean.square()))))
@@ -65,7 +65,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_of_statistics: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        # With y = weight z + bias and z = (x - mean) / deviation, each mean below over the pixels of all workers:
+        # With y = weight z + bias, z = (x - mean) / deviation, and each mean below over the pixels of all workers:
         # dx = weight / deviation (dy - mean(dy) - z mean(dy z)).
         x, weight, mean, variance, count = ctx.saved_tensors
         # As if the statistics were constants: dx = weight / deviation dy, and the sums of this worker.
@@ -73,21 +73,21 @@ class _Normalise(torch.autograd.Function):
             gradient, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
         mean_dy_z, mean_dy = (sum_over_workers(torch.cat((dy_z, dy)).double()) / count).float().chunk(2)
-        # What the statistics answer is a normalisation too, with another weight and bias.
+        # The contribution of the statistics is a normalisation too, with another weight and bias.
         scale = weight * (variance + ctx.eps).rsqrt()
         dx += torch.native_batch_norm(x, -scale * mean_dy_z, -scale * mean_dy, mean, variance, False, 0.0, ctx.eps)[0]
         return dx, dy_z, dy, None
 
 
-def pool_norms(network: nn.Module) -> None:
-    """Let every BatchNorm2d inside `network` normalise over all workers; weights, buffers and their names stay."""
+def synchronise_batch_norms(network: nn.Module) -> None:
+    """Make every BatchNorm2d inside `network` normalise over all workers, keeping weights, buffers and names."""
     if next(network.parameters()).is_cuda:
         nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return
     for parent in list(network.modules()):
         for name, norm in list(parent.named_children()):
             if isinstance(norm, nn.BatchNorm2d):
-                pooled = PooledBatchNorm2d(norm.num_features, norm.eps, norm.momentum)
-                pooled.weight, pooled.bias = norm.weight, norm.bias  # the same tensors: the optimiser may know them
-                pooled.load_state_dict(norm.state_dict())
-                setattr(parent, name, pooled)
+                synced = SyncBatchNorm2d(norm.num_features, norm.eps, norm.momentum)
+                synced.weight, synced.bias = norm.weight, norm.bias  # the same tensors, which the optimiser may hold
+                synced.load_state_dict(norm.state_dict())
+                setattr(parent, name, synced)

@@ -1,8 +1,8 @@
-"""Weather and camera faults made by arithmetic: pure functions of a picture, a severity and a seed.
+"""Synthetic weather and camera faults: pure functions of an image, a severity and a seed.
 
-Every function takes and gives image_HWC, RGB uint8, of any size; lengths in pixels are meant for a picture 360 high and
-grow with it. The idea of a fixed set of corruptions by severity: Hendrycks and Dietterich 2019 (arXiv 1903.12261), for
-street scenes Kamann and Rother 2020 (arXiv 1908.05005).
+Every function takes and returns image_HWC, RGB uint8, of any size; lengths in pixels are for an image 360 high and
+scale with its height. Source of a fixed set of corruptions by severity: Hendrycks and Dietterich 2019 (arXiv
+1903.12261), for street scenes Kamann and Rother 2020 (arXiv 1908.05005).
 """
 
 import io
@@ -16,37 +16,37 @@ from roadseg_train.metrics import FloatArray
 
 SEVERITIES = (1, 2, 3)
 
-# Distances are of a street drawn by rows alone: flat ground below the horizon, and above it fronts and trees, taken for
-# a ceiling over the street. A row v picture heights from the horizon is height * FOCAL / v metres away: the camera's
-# height over the ground, or the ceiling's over the camera; the focal length is KITTI's, 1.92 picture heights. Towards
-# the horizon this runs smoothly into what closes a street, FAR_M away.
+# The row of a pixel gives its assumed distance: flat ground below the horizon; above it houses and trees, modelled as a
+# ceiling over the street. A row that is v image heights from the horizon is h * FOCAL / v metres away, where h is the
+# height of the camera above the ground, or of the ceiling above the camera. The focal length is KITTI's, 1.92 image
+# heights. At the horizon the distance levels off at FAR_M.
 HORIZON, FOCAL, CAMERA_HEIGHT_M, CEILING_HEIGHT_M, FAR_M = 0.45, 1.92, 1.65, 10.0, 80.0
 
-FOG_PER_M = (0.01, 0.03, 0.06)  # extinction: one sees 3.912 / extinction far, that is 390, 130 and 65 m
-DARK_EXPOSURE = (1 / 4, 1 / 10, 1 / 25)  # share of the light that is left
-DARK_FULL_WELL, DARK_READ_NOISE = 4000.0, 4.0  # electrons: of white at full light, and of the read-out
+FOG_PER_M = (0.01, 0.03, 0.06)  # extinction; visibility is 3.912 / extinction: 390, 130 and 65 m
+DARK_EXPOSURE = (1 / 4, 1 / 10, 1 / 25)  # fraction of the light
+DARK_FULL_WELL, DARK_READ_NOISE = 4000.0, 4.0  # electrons: white at full light, and read-out noise
 BLUR_RADIUS_PX = (1.5, 3.0, 6.0)
 NOISE_SIGMA = (0.06, 0.12, 0.2)  # of the range
 JPEG_QUALITY = (20, 10, 5)
 RAIN_STREAKS = (150, 350, 700)
 RAIN_HAZE_PER_M = (0.004, 0.008, 0.012)
 
-GAMMA = 2.2  # of the picture's values; light adds up and is absorbed in linear values only
+GAMMA = 2.2  # from pixel values to linear light, in which light adds up
 REFERENCE_HEIGHT_PX = 360
 
 
 def fog(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt8Array:
-    """Light is absorbed on its way and grey light is added, the more the farther (Koschmieder 1924).
+    """Fog absorbs the light of distant objects and adds grey airlight (Koschmieder 1924).
 
     light = object * t + airlight * (1 - t), with t = exp(-extinction * distance). The airlight is as bright as the
-    brightest twentieth of the picture. Source: Sakaridis et al. 2018 (arXiv 1708.07819), whose distances were measured.
+    brightest 5 % of the image. Source: Sakaridis et al. 2018 (arXiv 1708.07819), with measured distances.
     """
     del rng
     return _from_light(_haze(_to_light(image_HWC), FOG_PER_M[severity - 1]))
 
 
 def dark(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt8Array:
-    """A fraction of the light, with the noise of counting its photons and of reading the sensor.
+    """Less light, with photon and read-out noise.
 
     Source: the photon transfer model, EMVA standard 1288.
     """
@@ -56,39 +56,39 @@ def dark(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt
 
 
 def blur(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt8Array:
-    """A lens out of focus: every point becomes a disc."""
+    """Out of focus: every point becomes a disc."""
     del rng
     height, width = image_HWC.shape[:2]
     radius_px = BLUR_RADIUS_PX[severity - 1] * height / REFERENCE_HEIGHT_PX
     margin = int(np.ceil(radius_px)) + 1
     padded = np.pad(_to_light(image_HWC), ((margin, margin), (margin, margin), (0, 0)), mode="edge")
     rows, columns = (np.minimum(np.arange(n), n - np.arange(n)) for n in padded.shape[:2])
-    disc_HW = np.clip(radius_px + 0.5 - np.hypot(rows[:, None], columns), 0, 1)  # its rim is antialiased
+    disc_HW = np.clip(radius_px + 0.5 - np.hypot(rows[:, None], columns), 0, 1)  # antialiased
     spread = np.fft.rfft2(disc_HW / disc_HW.sum())[..., None] * np.fft.rfft2(padded, axes=(0, 1))
     blurred = np.fft.irfft2(spread, s=padded.shape[:2], axes=(0, 1))
     return _from_light(blurred[margin : margin + height, margin : margin + width])
 
 
 def noise(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt8Array:
-    """Gaussian noise on the values, as of a sensor at high gain."""
+    """Gaussian noise, like a sensor at high gain."""
     noisy = image_HWC / 255 + rng.normal(0, NOISE_SIGMA[severity - 1], image_HWC.shape)
     return _to_bytes(noisy)
 
 
 def jpeg(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt8Array:
-    """Compression until blocks show."""
+    """JPEG compression with visible blocks."""
     del rng
     file = io.BytesIO()
     Image.fromarray(image_HWC).save(file, "JPEG", quality=JPEG_QUALITY[severity - 1])
-    with Image.open(file) as picture:
-        return np.array(picture)
+    with Image.open(file) as image:
+        return np.array(image)
 
 
 def rain(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt8Array:
-    """Bright streaks in one slanted direction, long where a drop is near, over a slight haze.
+    """Bright slanted streaks, longer for near drops, over a slight haze.
 
-    Source: streaks as motion-blurred drops, Garg and Nayar 2006; the haze of far drops as fog, Halder et al. 2019
-    (arXiv 1908.10335).
+    Source: streaks as motion-blurred drops, Garg and Nayar 2006; distant drops as fog, Halder et al. 2019 (arXiv
+    1908.10335).
     """
     height, width = image_HWC.shape[:2]
     scale = height / REFERENCE_HEIGHT_PX
@@ -117,12 +117,12 @@ CORRUPTIONS: dict[str, Callable[[UInt8Array, int, np.random.Generator], UInt8Arr
 
 
 def corrupt(image_HWC: UInt8Array, kind: str, severity: int, seed: int) -> UInt8Array:
-    """One of `CORRUPTIONS` at severity 1, 2 or 3; the same seed gives the same picture."""
+    """Apply one of `CORRUPTIONS` at severity 1, 2 or 3."""
     return CORRUPTIONS[kind](image_HWC, severity, np.random.default_rng(seed))
 
 
 def distance_m(height: int) -> FloatArray:
-    """How far away each row of a picture is taken to be, in metres, float64 (height,)."""
+    """The assumed distance of each row of an image, in metres, float64 (height,)."""
     below_horizon = (np.arange(height) + 0.5) / height - HORIZON
     reach_m = np.where(below_horizon > 0, CAMERA_HEIGHT_M, CEILING_HEIGHT_M) * FOCAL
     return reach_m / (np.abs(below_horizon) + reach_m / FAR_M)

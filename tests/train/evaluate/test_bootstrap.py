@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from roadseg_train.data.dataset import Frame
-from roadseg_train.evaluate.blocks import NUM_RESAMPLES, SEED, bootstrap, cut_blocks
+from roadseg_train.evaluate.bootstrap import NUM_RESAMPLES, SEED, bootstrap, split_into_blocks
 from roadseg_train.metrics import Histogram
 
 
@@ -13,7 +13,7 @@ def drive(name: str, count: int, part: str = "train") -> list[Frame]:
 
 
 def block(found: int, false: int, missed: int) -> Histogram:
-    """Road found for certain, not road taken for it for certain, and road given no chance."""
+    """Pixels of road with probability 1, of not road with probability 1, and of road with probability 0."""
     road, not_road = np.zeros(256, np.int64), np.zeros(256, np.int64)
     road[255], not_road[255], road[0] = found, false, missed
     return Histogram(road, not_road)
@@ -22,17 +22,17 @@ def block(found: int, false: int, missed: int) -> Histogram:
 @pytest.mark.parametrize(
     ("count", "sizes"), [(1, [1]), (9, [9]), (14, [14]), (16, [8, 8]), (25, [13, 12]), (41, [11, 10, 10, 10])]
 )
-def test_a_drive_is_cut_in_equal_blocks_of_about_ten(count: int, sizes: list[int]) -> None:
-    assert [len(b) for b in cut_blocks(drive("a", count))] == sizes
+def test_a_drive_is_split_into_equal_blocks_of_about_ten(count: int, sizes: list[int]) -> None:
+    assert [len(b) for b in split_into_blocks(drive("a", count))] == sizes
 
 
 def test_no_block_crosses_a_drive_or_a_part() -> None:
     frames = drive("a", 12) + drive("b", 3) + drive("b", 4, "val")
-    blocks = cut_blocks(frames)
+    blocks = split_into_blocks(frames)
     assert blocks == [list(range(12)), [12, 13, 14], [15, 16, 17, 18]]
 
 
-def test_intervals_against_scoring_every_resample_by_itself() -> None:
+def test_intervals_match_scoring_each_resample_separately() -> None:
     counts = [(80, 10, 10), (50, 40, 5), (90, 0, 1), (10, 30, 60), (70, 7, 7), (33, 3, 30)]
     blocks = [block(*c) for c in counts]
     found = bootstrap(blocks, threshold=0.5)
@@ -42,7 +42,7 @@ def test_intervals_against_scoring_every_resample_by_itself() -> None:
         tp, fp, fn = np.sum([counts[i] for i in drawn], axis=0)
         ious.append(tp / (tp + fp + fn))
         f1s.append(2 * tp / (2 * tp + fp + fn))
-        # the other choice is threshold 0, where everything is called road
+        # the alternative is threshold 0, where every pixel counts as road
         max_fs.append(max(f1s[-1], 2 * (tp + fn) / (2 * (tp + fn) + fp)))
     for interval, scores in ((found.road_iou, ious), (found.f1, f1s), (found.max_f, max_fs)):
         # 2.5 % of 1,000: between the 25th and the 26th from either end
@@ -51,7 +51,7 @@ def test_intervals_against_scoring_every_resample_by_itself() -> None:
         assert ordered[974] <= interval.high <= ordered[975]
 
 
-def test_blocks_that_are_alike_leave_no_doubt() -> None:
+def test_identical_blocks_give_an_interval_without_width() -> None:
     found = bootstrap([block(6, 2, 2)] * 5, threshold=0.5)
     assert found is not None
     assert found.road_iou.low == found.road_iou.high == pytest.approx(0.6)

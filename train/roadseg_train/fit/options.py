@@ -1,0 +1,45 @@
+"""How a run is computed."""
+
+from dataclasses import dataclass
+
+# This many loaders make crops as fast as the GPU does between its steps (one H100; see docs/training.md).
+GPU_IS_WORTH_LOADERS = 5
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What does not determine the weights, so that a run may resume with other options.
+
+    Attributes:
+        num_workers: number of Ray Train workers, or (least, most) to use as many as the cluster has room for; 0 trains
+            in this process.
+        num_cpus: per worker; also its number of threads.
+        gpu: whether each worker has a GPU and communicates over NCCL, not Gloo.
+        num_loaders: processes per worker that make crops ahead of the steps; with 0, the worker makes them
+            on its device.
+        compiled: whether to use torch.compile, which takes a minute and then makes steps faster.
+        checkpoint_every_steps: steps between checkpoints.
+    """
+
+    num_workers: int | tuple[int, int]
+    num_cpus: int
+    gpu: bool
+    num_loaders: int
+    compiled: bool
+    checkpoint_every_steps: int
+
+    @property
+    def max_workers(self) -> int:
+        """The largest number of workers."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
+
+
+def default_loaders(*, gpu: bool, num_cpus: int) -> int:
+    """The number of loaders per worker if the user does not choose.
+
+    One on a CPU, which also computes. With a GPU, all of the worker's cores but two, or none if the GPU is faster.
+    """
+    if not gpu:
+        return 1
+    spare = num_cpus - 2
+    return spare if spare > GPU_IS_WORTH_LOADERS else 0
