@@ -8,14 +8,12 @@ from typing import Any, NoReturn
 from fastapi.exceptions import ValidationException
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from roadseg_serve.errors import BadParameterError, OverloadedError, Problem, RequestError
-from roadseg_serve.http.request_id import STARTS
 from roadseg_serve.settings import BackpressureConfig
 
 PROBLEM_JSON = "application/problem+json"
@@ -59,7 +57,7 @@ def problem_response(
 
 
 class Problems:
-    """Answer the errors of everything inside, and add `scope["state"]["headers"]` to every answer.
+    """Answer the errors of everything inside.
 
     Args:
         app: raises RequestError, or anything else if it has a bug.
@@ -78,27 +76,22 @@ class Problems:
         """ASGI; leaves the error in `scope["state"]["error"]` for the log."""
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
-        state = scope["state"]
-        headers: dict[str, str] = {}
-        state["headers"] = headers
         has_started = False
 
-        async def send_with_headers(message: Message) -> None:
+        async def send_noted(message: Message) -> None:
             nonlocal has_started
             has_started = True
-            if message["type"] in STARTS:
-                MutableHeaders(scope=message).update(headers)
             await send(message)
 
         try:
-            return await self._app(scope, receive, send_with_headers)
+            return await self._app(scope, receive, send_noted)
         except (ClientDisconnect, WebSocketDisconnect):
             return None  # there is nobody left to answer
         except Exception as error:
-            state["error"] = error
+            scope["state"]["error"] = error
             if has_started:  # too late for another answer: the server closes the connection
                 raise
-            return await self._refuse(error, scope, receive, send_with_headers)
+            return await self._refuse(error, scope, receive, send)
 
     async def _refuse(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         if isinstance(error, RequestError):

@@ -61,7 +61,7 @@ class TraceEdge:
     Only what is sent to be worked on is traced, not pages and probes; of a WebSocket each frame, by `begin`.
 
     Args:
-        app: Ray Serve's HTTP server; around both is `RequestId`.
+        app: Ray Serve's HTTP server; around both is `AnswerHeaders`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
