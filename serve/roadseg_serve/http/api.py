@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,7 +31,7 @@ from roadseg_serve.http.openapi import (
 )
 from roadseg_serve.http.problem import answer_http_exception, refuse_parameters
 from roadseg_serve.http.stream import Streams
-from roadseg_serve.messages import Answer, AnswerOptions, Format
+from roadseg_serve.messages import AnswerOptions, Format
 from roadseg_serve.models.manifest import Manifest
 from roadseg_serve.observe.status import Status
 from roadseg_serve.settings import AppArgs
@@ -75,36 +74,30 @@ class Health(BaseModel):
     version: str = Field(examples=["1"])
 
 
-@dataclass(frozen=True)
-class Service:
-    """What the routes need.
+def create_api(
+    pipeline: Pipeline,
+    manifest: Manifest,
+    args: AppArgs,
+    *,
+    streams: Streams,
+    server_status: Callable[[], Awaitable[Status]],
+    note_refusal: Callable[[RequestError], None],
+) -> FastAPI:
+    """The web application.
 
-    Attributes:
+    Args:
         pipeline: answers uploads and probes.
         manifest: of the model that is served.
         args: the settings of the graph.
-        note_refusal: called with every RequestError.
         streams: the conversations of `WS /stream`.
-        status: the state of the whole server; raises ModelUnavailableError.
-    """
-
-    pipeline: Pipeline
-    manifest: Manifest
-    args: AppArgs
-    note_refusal: Callable[[RequestError], None]
-    streams: Streams
-    status: Callable[[], Awaitable[Status]]
-
-
-def create_api(service: Service) -> FastAPI:
-    """The web application over `service`.
+        server_status: the state of the whole server; raises ModelUnavailableError.
+        note_refusal: called with every RequestError.
 
     Raises:
         KeysError: the API keys cannot be read, or there are none.
     """
-    manifest = service.manifest
-    busy_status = service.args.backpressure_config.status_code
-    keys = read_keys(service.args.gate)
+    busy_status = args.backpressure_config.status_code
+    keys = read_keys(args.gate)
     # FastAPIOffline serves the scripts of /docs itself, so that the page works without the internet.
     api = FastAPIOffline(
         redoc_url=None,
@@ -113,7 +106,7 @@ def create_api(service: Service) -> FastAPI:
         summary="Road segmentation as a service",
         description=DESCRIPTION,
         responses=fault_response(),
-        middleware=middleware(service.args, keys, service.note_refusal),
+        middleware=middleware(args, keys, note_refusal),
         exception_handlers={
             HTTPException: answer_http_exception,
             RequestValidationError: refuse_parameters,
@@ -145,16 +138,24 @@ def create_api(service: Service) -> FastAPI:
         """
         started_s = time.perf_counter()
         options = AnswerOptions(form or negotiate(", ".join(request.headers.getlist("accept"))), threshold)
-        data = await receive_file(request, service.args.max_upload_bytes)
-        answer = complete(await service.pipeline.segment(data, options), request.state.request_id)
+        data = await receive_file(request, args.max_upload_bytes)
+        answer = complete(await pipeline.segment(data, options), request.state.request_id)
         request.state.answer = answer  # for the log
-        total_s = time.perf_counter() - started_s
-        return Response(answer.body, media_type=answer.media_type, headers=_answer_headers(answer, total_s))
+        times_s = {step: answer.times_s[step] for step in STEPS if step in answer.times_s}
+        times_s["total"] = time.perf_counter() - started_s
+        headers = {
+            "X-Model-Name": answer.model.name,
+            "X-Model-Version": answer.model.version,
+            "X-Road-Share": f"{answer.road_share:.6f}",
+            "Server-Timing": ", ".join(f"{step};dur={time_s * 1000:.3f}" for step, time_s in times_s.items()),
+            "Vary": "Accept",
+        }
+        return Response(answer.body, media_type=answer.media_type, headers=headers)
 
     @api.websocket("/stream")
     async def stream(socket: WebSocket, form: FormatQuery = None, threshold: ThresholdQuery = None) -> None:
         options = AnswerOptions(form or Format.JPEG, threshold)
-        await service.streams.converse(
+        await streams.converse(
             socket.receive, socket.send, options, socket.state.request_id, socket.scope.get("subprotocols", [])
         )
 
@@ -166,7 +167,7 @@ def create_api(service: Service) -> FastAPI:
     )
     async def health() -> Health:
         """Runs the model once on a tiny picture; 200 if it answers."""
-        model = await service.pipeline.probe()
+        model = await pipeline.probe()
         return Health(model=model.name, version=model.version)
 
     @api.get(
@@ -191,7 +192,7 @@ def create_api(service: Service) -> FastAPI:
         They cover all replicas on all nodes and are up to ten seconds old. The server collects them only while somebody
         asks for them: for the first 15 seconds, rates are null and counts empty.
         """
-        return await service.status()
+        return await server_status()
 
     @api.get("/status", summary="The status page", response_class=HTMLResponse)
     async def status_page() -> HTMLResponse:
@@ -214,9 +215,7 @@ def _page(name: str) -> HTMLResponse:
 async def receive_file(request: Request, max_upload_bytes: int) -> bytes:
     """Read the multipart field `file`, and never more of the body than the limit allows.
 
-    Args:
-        request: its body has not been read yet.
-        max_upload_bytes: of the file; the form may be longer by `FORM_ALLOWANCE_BYTES`.
+    The form may be longer than the file by `FORM_ALLOWANCE_BYTES`.
 
     Raises:
         UploadTooLargeError: the body has, or announces, more bytes.
@@ -257,15 +256,3 @@ def _counted(receive: Receive, max_body_bytes: int, max_upload_bytes: int) -> Re
         return message
 
     return receive_counted
-
-
-def _answer_headers(answer: Answer, total_s: float) -> dict[str, str]:
-    """Headers of an answer; times in milliseconds."""
-    times_s = {step: answer.times_s[step] for step in STEPS if step in answer.times_s} | {"total": total_s}
-    return {
-        "X-Model-Name": answer.model.name,
-        "X-Model-Version": answer.model.version,
-        "X-Road-Share": f"{answer.road_share:.6f}",
-        "Server-Timing": ", ".join(f"{step};dur={time_s * 1000:.3f}" for step, time_s in times_s.items()),
-        "Vary": "Accept",
-    }

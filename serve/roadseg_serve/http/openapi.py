@@ -67,20 +67,12 @@ EXAMPLE_ROAD_HW = (
 )
 
 
-def example_picture() -> str:
-    """A picture that is text (plain PPM), so that it can be shown in the description and sent as it is."""
-    sky_rgb, meadow_rgb, road_rgb = (140, 180, 255), (60, 120, 40), (110, 110, 115)
-    lines = [
-        " ".join(
-            str(value) for share in row for value in (road_rgb if share >= 5 else (meadow_rgb if y > 1 else sky_rgb))
-        )
-        for y, row in enumerate(EXAMPLE_ROAD_HW)
-    ]
-    return "\n".join(["P3", "8 6", "255", *lines, ""])
+# Plain PGM, a picture that is text: it can be shown in the description and sent as it is. The road is white.
+EXAMPLE_PICTURE = "\n".join(["P2", "8 6", "9", *(" ".join(map(str, row)) for row in EXAMPLE_ROAD_HW), ""])
 
 
 def example_findings(manifest: Manifest) -> Json:
-    """The JSON answer to `example_picture` from a model that sees the road exactly as drawn."""
+    """The JSON answer to `EXAMPLE_PICTURE` from a model that sees the road exactly as drawn."""
     prob_HW = (np.array(EXAMPLE_ROAD_HW) * 255 // 9).astype(np.uint8)
     prediction = Prediction(
         prob_HW=prob_HW,
@@ -101,18 +93,13 @@ def upload_body() -> Json:
     }
     form = {
         "schema": {"type": "object", "required": ["file"], "properties": {"file": file}},
-        "example": {"file": example_picture()},
+        "example": {"file": EXAMPLE_PICTURE},
     }
     return {"required": True, "content": {"multipart/form-data": form}}
 
 
 def upload_responses(manifest: Manifest, busy_status: int) -> Responses:
-    """The answers of POST /upload.
-
-    Args:
-        manifest: of the model that is served, for the examples.
-        busy_status: of the answer to an overload.
-    """
+    """The answers of POST /upload, with examples for this model; `busy_status` is the answer to an overload."""
     binary = {"type": "string", "format": "binary"}
     answered = {
         "model": Reply,
