@@ -12,13 +12,7 @@ from io import BytesIO
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
-from roadseg_serve.errors import (
-    DamagedImageError,
-    EmptyFileError,
-    ImageTooLargeError,
-    NotAnImageError,
-    UploadTooLargeError,
-)
+from roadseg_serve import errors
 from roadseg_serve.messages import Frame, Placement, UInt8Array
 from roadseg_serve.models.manifest import SizeRule
 from roadseg_serve.observe import trace
@@ -51,15 +45,10 @@ UPRIGHT = {
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of an upload.
-
-    Attributes:
-        max_upload_bytes: of the file.
-        max_pixels: of the picture, width times height.
-    """
+    """Limits of an upload."""
 
     max_upload_bytes: int
-    max_pixels: int
+    max_pixels: int  # width times height
 
     @classmethod
     def of(cls, args: AppArgs) -> "Limits":
@@ -88,13 +77,13 @@ def decode(data: bytes, limits: Limits) -> UInt8Array:
         DamagedImageError: it cannot be decoded, or has more than `MAX_JPEG_SCANS`.
     """
     if not data:
-        raise EmptyFileError("The file is empty. Send a picture.")
+        raise errors.EmptyFileError("The file is empty. Send a picture.")
     if len(data) > limits.max_upload_bytes:
         raise upload_too_large(limits.max_upload_bytes)
     try:
         image = Image.open(BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise NotAnImageError(
+        raise errors.NotAnImageError(
             f"The file is not a picture in a known format. Send one of: {', '.join(FORMATS)}."
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -170,22 +159,24 @@ class Preprocess:
             return await asyncio.to_thread(frame_of, data, self._limits, size_rule, keep_picture=keep_picture)
 
 
-def upload_too_large(max_upload_bytes: int) -> UploadTooLargeError:
+def upload_too_large(max_upload_bytes: int) -> errors.UploadTooLargeError:
     """The error for an upload over the limit."""
-    return UploadTooLargeError(
+    return errors.UploadTooLargeError(
         f"The file is larger than {max_upload_bytes / 1e6:g} MB. Make the picture smaller, or compress it more."
     )
 
 
-def _image_too_large(max_pixels: int) -> ImageTooLargeError:
-    return ImageTooLargeError(
+def _image_too_large(max_pixels: int) -> errors.ImageTooLargeError:
+    return errors.ImageTooLargeError(
         f"The picture has more than {max_pixels / 1e6:g} megapixels or a side over {MAX_SIDE_PX} pixels. Scale it down."
     )
 
 
-def _damaged(reason: Exception | str) -> DamagedImageError:
+def _damaged(reason: Exception | str) -> errors.DamagedImageError:
     reason = str(reason) or type(reason).__name__
-    return DamagedImageError(f"The picture cannot be decoded ({reason}). Save it again, or send the whole file again.")
+    return errors.DamagedImageError(
+        f"The picture cannot be decoded ({reason}). Save it again, or send the whole file again."
+    )
 
 
 def _orientation(image: Image.Image) -> int | None:
