@@ -20,13 +20,7 @@ from roadseg_serve.stages.preprocess import Limits, Preprocess
 
 
 class HttpIngress:
-    """HTTP in front of a pipeline.
-
-    Args:
-        pipeline: answers uploads and frames of streams.
-        args: the settings of the graph.
-        manifest: of the model that is served.
-    """
+    """HTTP in front of a pipeline."""
 
     def __init__(self, pipeline: Pipeline, args: AppArgs, manifest: Manifest) -> None:
         self._pipeline = pipeline

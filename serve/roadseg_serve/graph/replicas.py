@@ -33,14 +33,7 @@ class Handle(Protocol):
 
 
 class ReplicaPipeline:
-    """A `Pipeline` over handles.
-
-    Args:
-        preprocess: file and size rule to `Frame`.
-        model: `Frame` to `Prediction`.
-        postprocess: `Prediction` to `Answer`.
-        size_rule: of the model, until a replica reports another.
-    """
+    """A `Pipeline` over handles; `size_rule` is the model's, until a replica reports another."""
 
     def __init__(self, preprocess: Handle, model: Handle, postprocess: Handle, *, size_rule: SizeRule) -> None:
         self._preprocess = preprocess

@@ -14,7 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Message, Receive
+from starlette.types import Message
 
 from roadseg_serve.errors import BadUploadError, MissingFileError, ModelUnavailableError, OverloadedError, RequestError
 from roadseg_serve.http.headers import page_policy
@@ -23,10 +23,10 @@ from roadseg_serve.http.middleware import middleware
 from roadseg_serve.http.negotiate import negotiate
 from roadseg_serve.http.openapi import (
     DESCRIPTION,
+    FORM,
     complete_description,
     fault_response,
     problem_responses,
-    upload_body,
     upload_responses,
 )
 from roadseg_serve.http.problem import answer_http_exception, refuse_parameters
@@ -125,7 +125,7 @@ def create_api(
         summary="Find the road in a picture",
         response_class=Response,
         responses=upload_responses(manifest, busy_status),
-        openapi_extra={"requestBody": upload_body()},
+        openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": FORM}}},
     )
     async def upload(request: Request, form: FormatQuery = None, threshold: ThresholdQuery = None) -> Response:
         """Send a picture in the multipart field `file`; get its road mask, by default an 8-bit grey JPEG of its size.
@@ -226,9 +226,18 @@ async def receive_file(request: Request, max_upload_bytes: int) -> bytes:
     announced_bytes = request.headers.get("content-length", "")
     if announced_bytes.isdecimal() and int(announced_bytes) > max_body_bytes:
         raise upload_too_large(max_upload_bytes)
-    counted = Request(request.scope, _counted(request.receive, max_body_bytes, max_upload_bytes))
+    received_bytes = 0
+
+    async def receive_counted() -> Message:
+        nonlocal received_bytes
+        message = await request.receive()
+        received_bytes += len(message.get("body", b""))
+        if received_bytes > max_body_bytes:
+            raise upload_too_large(max_upload_bytes)
+        return message
+
     try:
-        async with counted.form(max_files=1) as form:
+        async with Request(request.scope, receive_counted).form(max_files=1) as form:
             file = form.get("file")
             if isinstance(file, UploadFile):
                 return await file.read()
@@ -241,18 +250,3 @@ async def receive_file(request: Request, max_upload_bytes: int) -> bytes:
     raise MissingFileError(
         "The form has no file in the field 'file'. Send multipart/form-data: curl -F file=@road.png <url>/upload"
     )
-
-
-def _counted(receive: Receive, max_body_bytes: int, max_upload_bytes: int) -> Receive:
-    """`receive` that raises UploadTooLargeError once the body is longer than the limit."""
-    received_bytes = 0
-
-    async def receive_counted() -> Message:
-        nonlocal received_bytes
-        message = await receive()
-        received_bytes += len(message.get("body", b""))
-        if received_bytes > max_body_bytes:
-            raise upload_too_large(max_upload_bytes)
-        return message
-
-    return receive_counted

@@ -26,9 +26,6 @@ def negotiate(accept: str) -> Format:
 
     A browser that opens a page accepts text/html and every picture that it can show, PNG among them: it gets JPEG.
 
-    Args:
-        accept: the header's value; "" if the request has none.
-
     Raises:
         NotAcceptableError: the client accepts none of the offers.
     """

@@ -70,6 +70,13 @@ EXAMPLE_ROAD_HW = (
 # Plain PGM, a picture that is text: it can be shown in the description and sent as it is. The road is white.
 EXAMPLE_PICTURE = "\n".join(["P2", "8 6", "9", *(" ".join(map(str, row)) for row in EXAMPLE_ROAD_HW), ""])
 
+BINARY = {"type": "string", "format": "binary"}
+FILE = BINARY | {"description": "The picture. Its file name and media type do not matter."}
+FORM: Json = {
+    "schema": {"type": "object", "required": ["file"], "properties": {"file": FILE}},
+    "example": {"file": EXAMPLE_PICTURE},
+}
+
 
 def example_findings(manifest: Manifest) -> Json:
     """The JSON answer to `EXAMPLE_PICTURE` from a model that sees the road exactly as drawn."""
@@ -84,29 +91,14 @@ def example_findings(manifest: Manifest) -> Json:
     return Reply.model_validate_json(complete(made, EXAMPLE_REQUEST_ID).body).model_dump(mode="json")
 
 
-def upload_body() -> Json:
-    """The form of POST /upload."""
-    file = {
-        "type": "string",
-        "format": "binary",
-        "description": "The picture. Its file name and media type do not matter.",
-    }
-    form = {
-        "schema": {"type": "object", "required": ["file"], "properties": {"file": file}},
-        "example": {"file": EXAMPLE_PICTURE},
-    }
-    return {"required": True, "content": {"multipart/form-data": form}}
-
-
 def upload_responses(manifest: Manifest, busy_status: int) -> Responses:
     """The answers of POST /upload, with examples for this model; `busy_status` is the answer to an overload."""
-    binary = {"type": "string", "format": "binary"}
     answered = {
         "model": Reply,
         "description": "The road, in the requested format.",
         "content": {
-            "image/jpeg": {"schema": binary},
-            "image/png": {"schema": binary},
+            "image/jpeg": {"schema": BINARY},
+            "image/png": {"schema": BINARY},
             "application/json": {"example": example_findings(manifest)},
         },
         "headers": {
@@ -141,16 +133,11 @@ def fault_response() -> Responses:
 
 
 def complete_description(document: Json, manifest: Manifest, *, needs_key: bool) -> Json:
-    """Add what FastAPI cannot express.
-
-    Args:
-        document: FastAPI's own, changed in place.
-        manifest: the example of /v1/model, which FastAPI would lose for its nulls.
-        needs_key: whether requests need an API key.
-    """
+    """Add to FastAPI's own document what it cannot express."""
     components = document["components"]
     components["schemas"]["Problem"] = ProblemDocument.model_json_schema()
     model = document["paths"]["/v1/model"]["get"]["responses"]["200"]["content"]["application/json"]
+    # As an example in the model itself, FastAPI would lose it for its nulls.
     model["example"] = manifest.model_dump(mode="json", exclude_unset=True)
     if needs_key:
         components["securitySchemes"] = KEY_SCHEMES

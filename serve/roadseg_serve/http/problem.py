@@ -57,13 +57,7 @@ def problem_response(
 
 
 class Problems:
-    """Answer the errors of everything inside.
-
-    Args:
-        app: raises RequestError, or anything else if it has a bug.
-        backpressure: the answer to an overload.
-        note_refusal: called with every RequestError.
-    """
+    """Answer the errors of everything inside, and call `note_refusal` with every RequestError."""
 
     def __init__(
         self, app: ASGIApp, backpressure: BackpressureConfig, note_refusal: Callable[[RequestError], None]

@@ -19,11 +19,7 @@ class RateLimit:
     """Count the requests of each client: by API key if there are keys, otherwise by address.
 
     The counts live in the memory of this process, in a sliding window made of this period and the one before. A client
-    costs two numbers and is forgotten two periods after its last request.
-
-    Args:
-        app: the open paths are not counted.
-        rate: such as 10/second; see `GateArgs.rate_limit`.
+    costs two numbers and is forgotten two periods after its last request. The open paths are not counted.
     """
 
     def __init__(self, app: ASGIApp, rate: str) -> None:

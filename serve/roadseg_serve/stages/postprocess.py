@@ -100,11 +100,8 @@ def answer(
 ) -> Answer:
     """The answer to one upload.
 
-    Args:
-        prediction: of the model.
-        options: of the client.
-        frame: needed for an overlay, with `picture_HWC`.
-        default_threshold: in [0, 1], used if the options have none; None means the model's own.
+    Only an overlay needs the `frame`, with its `picture_HWC`. `default_threshold` in [0, 1] is used if the options have
+    none; None means the model's own.
     """
     started_s = time.perf_counter()
     thresholds = (options.threshold, default_threshold, prediction.threshold)
@@ -137,11 +134,7 @@ def answer(
 
 
 class Postprocess:
-    """The stage: `Prediction` in, `Answer` out.
-
-    Args:
-        threshold: the default of requests without one, in [0, 1]; None means the model's own.
-    """
+    """The stage: `Prediction` in, `Answer` out. `threshold` is for requests without one; see `answer`."""
 
     def __init__(self, *, threshold: float | None) -> None:
         self._threshold = threshold
