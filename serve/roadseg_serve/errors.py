@@ -18,7 +18,6 @@ class Problem:
         kind: never changes; clients may branch on the `type` made of it. "" if the status says it all.
         title: a few words, the same for every occurrence.
         remedy: what a client can do about it, whatever the occurrence.
-        headers: sent with every answer of this kind.
     """
 
     status: int

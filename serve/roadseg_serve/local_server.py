@@ -128,11 +128,7 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def _wait_until_ready(url: str, stop: StopSignals) -> bool:
-    """Wait until the server answers; False if it is stopped before.
-
-    Raises:
-        StartError: the graph cannot start.
-    """
+    """Wait until the server answers; False if it is stopped before. Raises StartError if the graph cannot start."""
     while not stop.pause():
         application = serve.status().applications[APPLICATION]
         if application.status == "DEPLOY_FAILED":

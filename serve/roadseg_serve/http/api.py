@@ -85,13 +85,7 @@ def create_api(
 ) -> FastAPI:
     """The web application.
 
-    Args:
-        pipeline: answers uploads and probes.
-        manifest: of the model that is served.
-        args: the settings of the graph.
-        streams: the conversations of `WS /stream`.
-        server_status: the state of the whole server; raises ModelUnavailableError.
-        note_refusal: called with every RequestError.
+    `note_refusal` is called with every RequestError; `server_status` may raise ModelUnavailableError.
 
     Raises:
         KeysError: the API keys cannot be read, or there are none.

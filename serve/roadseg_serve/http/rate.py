@@ -2,7 +2,7 @@
 
 import math
 import time
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_network
 
 import limits
 from limits.storage import MemoryStorage
@@ -53,8 +53,6 @@ def _client_of(scope: Scope) -> str:
     """The client's address, or its network for IPv6."""
     address = str((scope.get("client") or ("unknown",))[0])
     try:
-        if isinstance(ip_address(address), IPv6Address):
-            return str(ip_network((address, IPV6_CLIENT_BITS), strict=False))
+        return str(ip_network((address, IPV6_CLIENT_BITS), strict=False)) if ":" in address else address
     except ValueError:  # not an IP address, such as the name of a socket
-        pass
-    return address
+        return address

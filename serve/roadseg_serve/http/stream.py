@@ -138,11 +138,7 @@ class _Conversation:
         self._taken: asyncio.Queue[tuple[int, int, asyncio.Task[Answer | Problem]]] = asyncio.Queue()
 
     async def hold(self, stopped: asyncio.Event) -> _End:
-        """Talk until one side ends the conversation, then cancel the work in progress.
-
-        Raises:
-            ExceptionGroup: `work` raised something.
-        """
+        """Talk until one side ends the conversation or `work` raises something, then cancel the work in progress."""
         end: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as tasks:

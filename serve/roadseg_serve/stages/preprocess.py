@@ -19,9 +19,7 @@ from roadseg_serve.observe import trace
 from roadseg_serve.settings import AppArgs
 
 # Raster formats that Pillow recognises by their first bytes. Not EPS, for which it would start Ghostscript.
-FORMATS = (
-    "AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP",
-)  # fmt: skip
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 
 # Pillow cannot write a JPEG with a longer side.
 MAX_SIDE_PX = 65_500
@@ -61,10 +59,7 @@ def decode(data: bytes, limits: Limits) -> UInt8Array:
 
     Transparent pixels become black, an animation is cut to its first frame, and EXIF orientation is applied. 16-bit
     grey (modes I;16 and I) is scaled from [0, 65535] to [0, 255]; floating point (mode F) is clipped to [0, 255].
-
-    Args:
-        data: the file as uploaded.
-        limits: checked before anything is decoded, against the file and against the header of the picture.
+    Before anything is decoded, the limits are checked against the file and against the header of the picture.
 
     Returns:
         image_HWC, RGB, uint8 in [0, 255].
@@ -110,12 +105,7 @@ def resize_and_pad(image_HWC: UInt8Array, size_rule: SizeRule, *, keep_picture: 
 
     Scale by s = min(short_side_px / short side, max_long_side_px / long side), each side to
     floor(side * s + 0.5) and at least 1 px, bilinear and antialiased; then repeat the right and bottom
-    edge up to multiples of multiple_px.
-
-    Args:
-        image_HWC: RGB, uint8 in [0, 255].
-        size_rule: from the model's manifest.
-        keep_picture: whether the frame also carries the picture itself.
+    edge up to multiples of multiple_px. With `keep_picture`, the frame also carries the picture itself.
     """
     frame_height, frame_width = image_HWC.shape[:2]
     scale = min(
