@@ -14,7 +14,6 @@ class Problem:
     """How one kind of error looks to an HTTP client (RFC 9457).
 
     Attributes:
-        status: of the HTTP answer.
         kind: never changes; clients may branch on the `type` made of it. "" if the status says it all.
         title: a few words, the same for every occurrence.
         remedy: what a client can do about it, whatever the occurrence.

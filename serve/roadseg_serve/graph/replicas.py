@@ -52,15 +52,12 @@ class ReplicaPipeline:
 
     async def probe(self) -> ModelName:
         """See `Pipeline.probe`."""
-
-        async def predict(size_rule: SizeRule) -> Prediction:
-            prediction: Prediction = await self._model.remote(probe_frame(size_rule))
-            return prediction
-
+        attempts = self._retry(lambda size_rule: self._model.remote(probe_frame(size_rule)))
         try:
-            return (await asyncio.wait_for(self._retry(predict), PROBE_TIMEOUT_S)).model
+            prediction: Prediction = await asyncio.wait_for(attempts, PROBE_TIMEOUT_S)
         except (TimeoutError, RayError) as error:
             raise ModelUnavailableError(NO_ANSWER) from error
+        return prediction.model
 
     async def _segment_once(self, data: bytes, options: AnswerOptions, size_rule: SizeRule) -> Answer:
         keep_picture = options.format is Format.OVERLAY

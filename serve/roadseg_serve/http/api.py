@@ -17,18 +17,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from roadseg_serve.errors import BadUploadError, MissingFileError, ModelUnavailableError, OverloadedError, RequestError
+from roadseg_serve.http import openapi
 from roadseg_serve.http.headers import page_policy
 from roadseg_serve.http.keys import read_keys
 from roadseg_serve.http.middleware import middleware
 from roadseg_serve.http.negotiate import negotiate
-from roadseg_serve.http.openapi import (
-    DESCRIPTION,
-    FORM,
-    complete_description,
-    fault_response,
-    problem_responses,
-    upload_responses,
-)
 from roadseg_serve.http.problem import answer_http_exception, refuse_parameters
 from roadseg_serve.http.stream import Streams
 from roadseg_serve.messages import AnswerOptions, Format
@@ -98,8 +91,8 @@ def create_api(
         title="roadseg",
         version=f"{manifest.name}/{manifest.version}",
         summary="Road segmentation as a service",
-        description=DESCRIPTION,
-        responses=fault_response(),
+        description=openapi.DESCRIPTION,
+        responses=openapi.fault_response(),
         middleware=middleware(args, keys, note_refusal),
         exception_handlers={
             HTTPException: answer_http_exception,
@@ -110,7 +103,7 @@ def create_api(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     describe = api.openapi
-    api.openapi = lambda: complete_description(  # type: ignore[method-assign]  # the way FastAPI documents
+    api.openapi = lambda: openapi.complete_description(  # type: ignore[method-assign]  # the way FastAPI documents
         describe(), manifest, needs_key=keys is not None
     )
 
@@ -118,8 +111,8 @@ def create_api(
         "/upload",
         summary="Find the road in a picture",
         response_class=Response,
-        responses=upload_responses(manifest, busy_status),
-        openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": FORM}}},
+        responses=openapi.upload_responses(manifest, busy_status),
+        openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": openapi.FORM}}},
     )
     async def upload(request: Request, form: FormatQuery = None, threshold: ThresholdQuery = None) -> Response:
         """Send a picture in the multipart field `file`; get its road mask, by default an 8-bit grey JPEG of its size.
@@ -157,7 +150,7 @@ def create_api(
         "/health",
         summary="Does the model answer?",
         response_description="The model has just answered.",
-        responses=problem_responses(ModelUnavailableError, OverloadedError, busy_status=busy_status),
+        responses=openapi.problem_responses(ModelUnavailableError, OverloadedError, busy_status=busy_status),
     )
     async def health() -> Health:
         """Runs the model once on a tiny picture; 200 if it answers."""
@@ -178,7 +171,7 @@ def create_api(
         "/v1/status",
         summary="The state of the whole server",
         response_description="Rates, quantiles and counts over the last minute, for all replicas on all nodes.",
-        responses=problem_responses(ModelUnavailableError),
+        responses=openapi.problem_responses(ModelUnavailableError),
     )
     async def status() -> Status:
         """The figures of the page /status: rates, latency by step, queues, replicas, refusals.

@@ -37,12 +37,7 @@ DESCRIPTION = """Send a picture of a street, get its road.
 
 
 def _header(description: str, example: str | float, schema: Json | None = None) -> Json:
-    return {
-        "description": description,
-        "required": True,
-        "schema": schema or {"type": "string"},
-        "example": example,
-    }
+    return {"description": description, "required": True, "schema": schema or {"type": "string"}, "example": example}
 
 
 EXAMPLE_TIMES_S = {"decode": 0.0081, "resize": 0.0024, "queue": 0.0007, "infer": 0.0413, "encode": 0.002}

@@ -34,9 +34,9 @@ class ProblemDocument(BaseModel):
     request_id: str = Field(description="As in X-Request-ID; finds the request in the server's log.")
 
 
-def bare_problem(status: int) -> Problem:
+def bare_problem(status: int, headers: Mapping[str, str] | None = None) -> Problem:
     """A problem that is fully described by its HTTP status, such as 404."""
-    return Problem(status, "", HTTPStatus(status).phrase, "See /docs.")
+    return Problem(status, "", HTTPStatus(status).phrase, "See /docs.", headers or {})
 
 
 def problem_body(problem: Problem, detail: str, request_id: str) -> dict[str, Any]:
@@ -46,14 +46,11 @@ def problem_body(problem: Problem, detail: str, request_id: str) -> dict[str, An
     ).model_dump()
 
 
-def problem_response(
-    scope: Scope, problem: Problem, detail: str, *, retry_after_s: int | str, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
+def problem_response(scope: Scope, problem: Problem, detail: str, *, retry_after_s: int | str) -> JSONResponse:
     """The HTTP response; a status that says "busy" carries `Retry-After`."""
     busy = {"Retry-After": str(retry_after_s)} if problem.status in BUSY else {}
     body = problem_body(problem, detail, scope["state"]["request_id"])
-    sent = {**problem.headers, **busy, **(headers or {})}
-    return JSONResponse(body, problem.status, headers=sent, media_type=PROBLEM_JSON)
+    return JSONResponse(body, problem.status, headers={**problem.headers, **busy}, media_type=PROBLEM_JSON)
 
 
 class Problems:
@@ -106,9 +103,9 @@ class Problems:
 async def answer_http_exception(request: Request, error: Exception) -> JSONResponse:
     """Answer what the framework refuses, such as an unknown route."""
     assert isinstance(error, HTTPException)
-    problem = bare_problem(error.status_code)
+    problem = bare_problem(error.status_code, error.headers)
     detail = f"{request.method} {request.url.path}: {error.detail}. See /docs for the routes."
-    return problem_response(request.scope, problem, detail, retry_after_s=1, headers=error.headers)
+    return problem_response(request.scope, problem, detail, retry_after_s=1)
 
 
 async def refuse_parameters(_request: HTTPConnection, error: Exception) -> NoReturn:
