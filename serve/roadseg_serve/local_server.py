@@ -119,8 +119,7 @@ def check_port(host: str, port: int) -> None:
 def free_port(host: str) -> int:
     """A free port for Ray Serve's proxy, which starts even if nobody needs it."""
     with socket.create_server((host, 0), family=_family(host)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+        return int(listener.getsockname()[1])
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -9,7 +9,7 @@ import numpy as np
 
 from roadseg_serve.errors import BadKeyError, OverloadedError, Problem, RequestError
 from roadseg_serve.http.keys import OPEN_PATHS
-from roadseg_serve.http.problem import FAULT_DETAIL, PROBLEM_JSON, ProblemDocument, bare_problem, problem_body
+from roadseg_serve.http.problem import FAULT, PROBLEM_JSON, ProblemDocument, problem_body
 from roadseg_serve.messages import AnswerOptions, Format, ModelName, Placement, Prediction
 from roadseg_serve.models.manifest import Manifest
 from roadseg_serve.stages.findings import Reply, complete
@@ -61,7 +61,6 @@ EXAMPLE_ROAD_HW = (
     (0, 6, 9, 9, 9, 9, 5, 0),
 )
 
-
 # Plain PGM, a picture that is text: it can be shown in the description and sent as it is. The road is white.
 EXAMPLE_PICTURE = "\n".join(["P2", "8 6", "9", *(" ".join(map(str, row)) for row in EXAMPLE_ROAD_HW), ""])
 
@@ -76,12 +75,8 @@ FORM: Json = {
 def example_findings(manifest: Manifest) -> Json:
     """The JSON answer to `EXAMPLE_PICTURE` from a model that sees the road exactly as drawn."""
     prob_HW = (np.array(EXAMPLE_ROAD_HW) * 255 // 9).astype(np.uint8)
-    prediction = Prediction(
-        prob_HW=prob_HW,
-        placement=Placement(*prob_HW.shape, *prob_HW.shape),
-        threshold=manifest.threshold,
-        model=ModelName(manifest.name, manifest.version),
-    )
+    placement = Placement(*prob_HW.shape, *prob_HW.shape)
+    prediction = Prediction(prob_HW, placement, manifest.threshold, ModelName(manifest.name, manifest.version))
     made = replace(answer(prediction, AnswerOptions(Format.JSON), None, None), times_s=EXAMPLE_TIMES_S)
     return Reply.model_validate_json(complete(made, EXAMPLE_REQUEST_ID).body).model_dump(mode="json")
 
@@ -118,13 +113,12 @@ def problem_responses(*kinds: type[RequestError], busy_status: int = HTTPStatus.
     for kind in kinds:
         status = busy_status if kind is OverloadedError else kind.problem.status
         by_status.setdefault(status, []).append(replace(kind.problem, status=status))
-    return {status: _problem_response(status, by_status[status]) for status in sorted(by_status)}
+    return {status: _problem_response(by_status[status]) for status in sorted(by_status)}
 
 
 def fault_response() -> Responses:
     """The answer if the server has a bug."""
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return {int(status): _problem_response(status, [bare_problem(status)], FAULT_DETAIL)}
+    return {FAULT.status: _problem_response([FAULT])}
 
 
 def complete_description(document: Json, manifest: Manifest, *, needs_key: bool) -> Json:
@@ -144,11 +138,12 @@ def complete_description(document: Json, manifest: Manifest, *, needs_key: bool)
     return document
 
 
-def _problem_response(status: int, problems: Sequence[Problem], detail: str | None = None) -> Json:
+def _problem_response(problems: Sequence[Problem]) -> Json:
+    """The answer to errors with the same status."""
     examples = {
         problem.kind or "fault": {
             "summary": problem.title,
-            "value": problem_body(problem, detail or problem.remedy, EXAMPLE_REQUEST_ID),
+            "value": problem_body(problem, problem.remedy, EXAMPLE_REQUEST_ID),
         }
         for problem in problems
     }
@@ -156,6 +151,6 @@ def _problem_response(status: int, problems: Sequence[Problem], detail: str | No
         "description": "; ".join(problem.title for problem in problems),
         "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}},
     }
-    if status in PROBLEM_HEADERS:
-        response["headers"] = PROBLEM_HEADERS[status]
+    if problems[0].status in PROBLEM_HEADERS:
+        response["headers"] = PROBLEM_HEADERS[problems[0].status]
     return response

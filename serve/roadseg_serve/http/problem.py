@@ -17,7 +17,8 @@ from roadseg_serve.errors import BadParameterError, OverloadedError, Problem, Re
 from roadseg_serve.settings import BackpressureConfig
 
 PROBLEM_JSON = "application/problem+json"
-FAULT_DETAIL = "The server failed on this request. The cause is in its log."
+# A bug: its own text is for the log, not for the client.
+FAULT = Problem(500, "", "Internal Server Error", "The server failed on this request. The cause is in its log.")
 BUSY = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
 FIRST_PRIVATE_CLOSE_CODE = 4000  # of a WebSocket; we add the HTTP status
 
@@ -88,8 +89,8 @@ class Problems:
         if isinstance(error, RequestError):
             self._note_refusal(error)
             problem, detail = error.problem, str(error)
-        else:  # a bug: its text is for the log, not for the client
-            problem, detail = bare_problem(HTTPStatus.INTERNAL_SERVER_ERROR), FAULT_DETAIL
+        else:
+            problem, detail = FAULT, FAULT.remedy
         if isinstance(error, OverloadedError):
             problem = replace(problem, status=self._backpressure.status_code)
         if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):

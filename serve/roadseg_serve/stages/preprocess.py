@@ -114,13 +114,10 @@ def resize_and_pad(image_HWC: UInt8Array, size_rule: SizeRule, *, keep_picture: 
     )
     height = max(1, math.floor(frame_height * scale + 0.5))
     width = max(1, math.floor(frame_width * scale + 0.5))
-    scaled_HWC = image_HWC
-    if (height, width) != (frame_height, frame_width):
-        scaled = Image.fromarray(image_HWC).resize((width, height), Image.Resampling.BILINEAR)
-        scaled_HWC = np.asarray(scaled)
+    scaled = Image.fromarray(image_HWC).resize((width, height), Image.Resampling.BILINEAR)
     padding = ((0, -height % size_rule.multiple_px), (0, -width % size_rule.multiple_px), (0, 0))
     return Frame(
-        input_HWC=np.pad(scaled_HWC, padding, mode="edge"),
+        input_HWC=np.pad(np.asarray(scaled), padding, mode="edge"),
         placement=Placement(frame_height=frame_height, frame_width=frame_width, height=height, width=width),
         size_rule=size_rule,
         picture_HWC=image_HWC if keep_picture else None,
