@@ -60,12 +60,8 @@ def serve_until_stopped(
             ray_thread.submit(_start_ray, args.num_cpus, metrics_port).result()
             stop.listen()
             if not stop.asked:
-                proxy_port = free_port(host) if listens_itself(args) else port
-                serve.start(
-                    proxy_location="HeadOnly",
-                    http_options={"host": host, "port": proxy_port},
-                    logging_config=log_config,
-                )
+                http = {"host": host, "port": free_port(host) if listens_itself(args) else port}
+                serve.start(proxy_location="HeadOnly", http_options=http, logging_config=log_config)
                 target = serve.RunTarget(application, name=APPLICATION, logging_config=log_config)
                 serve.run_many([target], wait_for_applications_running=False)
                 url = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"  # noqa: S104

@@ -24,8 +24,7 @@ def middleware() -> list[Middleware]:
 class RayProblems:
     """Replace the plain-text refusals of Ray Serve by problem+json; the routes never answer errors as plain text.
 
-    Args:
-        app: Ray Serve's HTTP server, inside `AnswerHeaders`.
+    Within `AnswerHeaders`, around Ray Serve's HTTP server.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -30,9 +30,7 @@ def negotiate(accept: str) -> Format:
         NotAcceptableError: the client accepts none of the offers.
     """
     weights = parse(accept)
-    if not weights:
-        return OFFERS[0]
-    if weights.get("text/html") and weight_of(OFFERS[0], weights):
+    if not weights or (weights.get("text/html") and weight_of(OFFERS[0], weights)):
         return OFFERS[0]
     best = max(OFFERS, key=lambda offer: weight_of(offer, weights))
     if not weight_of(best, weights):

@@ -99,13 +99,8 @@ def answer(
             facts = {"road_share": road_share, "threshold": threshold}
             document = findings(mask_HW, encode_png(mask_HW), model=prediction.model, **facts)
             body = document.model_dump_json().encode()
-    return Answer(
-        body=body,
-        media_type=MEDIA_TYPES[options.format],
-        model=prediction.model,
-        road_share=road_share,
-        times_s={**prediction.times_s, "encode": time.perf_counter() - started_s},
-    )
+    times_s = {**prediction.times_s, "encode": time.perf_counter() - started_s}
+    return Answer(body, MEDIA_TYPES[options.format], prediction.model, road_share, times_s)
 
 
 class Postprocess:
