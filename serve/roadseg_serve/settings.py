@@ -256,7 +256,7 @@ def listens_itself(args: AppArgs) -> bool:
 
 
 def read_settings(path: Path | None, **replaced: Any) -> AppArgs:
-    """Read the settings from a YAML file, or take the defaults; `replaced` has other values for top-level fields.
+    """Read the settings from a YAML file, or take the defaults; the top-level fields `replaced` win unless None.
 
     Raises:
         SettingsError: the file cannot be read, or a setting is unknown or invalid.
