@@ -13,6 +13,9 @@ from roadseg_serve.stages.postprocess import Postprocess
 from roadseg_serve.stages.predict import Model
 from roadseg_serve.stages.preprocess import Limits, Preprocess
 
+# Each health check also refreshes the metric of the loaded model (`ModelMetrics.note_loaded`); Ray exports every 10 s.
+MODEL_HEALTH_CHECK_PERIOD_S = 5.0
+
 
 def build(args: AppArgs) -> Application:
     """The serving graph: Ingress -> Preprocess -> Model -> Postprocess.
@@ -26,10 +29,15 @@ def build(args: AppArgs) -> Application:
     refusal = {"backpressure_config": args.backpressure_config.model_dump()}
     if args.form == "fused":
         fused_args = args.predict.model_copy(update={"max_ongoing_requests": args.ingress.max_ongoing_requests})
-        return _deploy(serve.ingress()(Fused), fused_args, **refusal).bind(args=args, manifest=manifest)
+        fused = _deploy(
+            serve.ingress()(Fused), fused_args, health_check_period_s=MODEL_HEALTH_CHECK_PERIOD_S, **refusal
+        )
+        return fused.bind(args=args, manifest=manifest)
     return _deploy(serve.ingress()(Ingress), args.ingress, **refusal).bind(
         _deploy(Preprocess, args.preprocess).bind(limits=Limits.of(args)),
-        _deploy(Model, args.predict).bind(uri=args.model, args=args.predict),
+        _deploy(Model, args.predict, health_check_period_s=MODEL_HEALTH_CHECK_PERIOD_S).bind(
+            uri=args.model, args=args.predict
+        ),
         _deploy(Postprocess, args.postprocess).bind(threshold=args.threshold),
         args=args,
         manifest=manifest,

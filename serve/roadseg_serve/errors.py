@@ -14,11 +14,9 @@ class Problem:
     """How one kind of error looks to an HTTP client (RFC 9457).
 
     Attributes:
-        status: HTTP status.
         kind: never changes; clients may branch on the `type` made of it. "" if the status says it all.
         title: a few words, the same for every occurrence.
         remedy: what a client can do about it, whatever the occurrence.
-        headers: sent with every answer of this kind.
     """
 
     status: int
@@ -79,9 +77,11 @@ class RequestError(RoadsegError):
     problem: ClassVar[Problem]
 
 
-class BadParameterError(RequestError):
-    """A query parameter has a value that the route does not take."""
+# Title and remedy of its problem say what each of these errors is.
+# ruff: noqa: D101
 
+
+class BadParameterError(RequestError):
     problem = Problem(
         422,
         "bad-parameter",
@@ -91,8 +91,6 @@ class BadParameterError(RequestError):
 
 
 class NotAcceptableError(RequestError):
-    """The client accepts no media type that we can send."""
-
     problem = Problem(
         406,
         "not-acceptable",
@@ -103,8 +101,6 @@ class NotAcceptableError(RequestError):
 
 
 class BadUploadError(RequestError):
-    """The body is not a readable multipart form."""
-
     problem = Problem(
         400,
         "bad-upload",
@@ -114,46 +110,32 @@ class BadUploadError(RequestError):
 
 
 class MissingFileError(RequestError):
-    """The form has no file in the field `file`."""
-
     problem = Problem(422, "missing-file", "No file", "Send the picture as a file in the field 'file'.")
 
 
 class EmptyFileError(RequestError):
-    """The uploaded file has no bytes."""
-
     problem = Problem(400, "empty-file", "Empty file", "Send a file that is not empty.")
 
 
 class NotAnImageError(RequestError):
-    """The uploaded file is in none of the accepted picture formats."""
-
     problem = Problem(
         415, "not-an-image", "Not a picture", "Send a PNG, a JPEG or another of the formats that the detail names."
     )
 
 
 class DamagedImageError(RequestError):
-    """The uploaded picture cannot be decoded."""
-
     problem = Problem(400, "damaged-image", "Damaged picture", "Save the picture again and send the whole file.")
 
 
 class UploadTooLargeError(RequestError):
-    """The upload has more bytes than the server accepts."""
-
     problem = Problem(413, "upload-too-large", "Upload too large", "Send a smaller picture, or compress it more.")
 
 
 class ImageTooLargeError(RequestError):
-    """The picture has more pixels than the server accepts."""
-
     problem = Problem(413, "image-too-large", "Picture too large", "Scale the picture down.")
 
 
 class BadKeyError(RequestError):
-    """The request has no API key, or an invalid one."""
-
     problem = Problem(
         401,
         "bad-key",
@@ -164,16 +146,12 @@ class BadKeyError(RequestError):
 
 
 class RateLimitedError(RequestError):
-    """The client has sent too many requests."""
-
     problem = Problem(
         429, "rate-limited", "Too many requests", "Wait for the seconds in Retry-After, then send fewer requests."
     )
 
 
 class ReceiveTimeoutError(RequestError):
-    """The body arrived too slowly."""
-
     problem = Problem(
         408,
         "receive-timeout",
@@ -184,18 +162,12 @@ class ReceiveTimeoutError(RequestError):
 
 
 class RequestTimeoutError(RequestError):
-    """The answer took too long."""
-
     problem = Problem(504, "request-timeout", "Answer too late", "Try again later, or send a smaller picture.")
 
 
 class OverloadedError(RequestError):
-    """Too many requests are waiting already."""
-
     problem = Problem(503, "overloaded", "Too busy", "Try again after the seconds in Retry-After.")
 
 
 class ModelUnavailableError(RequestError):
-    """No model answers at the moment."""
-
     problem = Problem(503, "model-unavailable", "No model available", "Try again after the seconds in Retry-After.")

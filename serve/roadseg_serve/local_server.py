@@ -24,6 +24,12 @@ from roadseg_serve.stop import POLL_S, StopSignals
 APPLICATION = "roadseg"
 ANSWER_TIMEOUT_S = 5.0
 RELEASE_TIMEOUT_S = 30.0
+WELCOME = """
+roadseg is ready at {url}
+  try it:  curl -F file=@road.png {url}/upload -o mask.jpg
+  or open  {url}  in a browser
+  stop it: Ctrl-C
+"""
 
 
 def serve_until_stopped(
@@ -32,13 +38,7 @@ def serve_until_stopped(
     """Start Ray and the graph, wait for SIGINT, SIGTERM or SIGHUP, then stop both.
 
     A signal takes effect between the steps, because Ray does not survive an interruption during its start or stop.
-
-    Args:
-        args: the settings of the graph.
-        host: address to listen on.
-        port: to listen on.
-        log_format: of the lines in /tmp/ray/session_latest/logs/serve.
-        metrics_port: for Prometheus; None means any free port.
+    Without `metrics_port`, Prometheus finds the metrics at any free port.
 
     Raises:
         StartError: the text says what to do; nothing is left running.
@@ -60,17 +60,13 @@ def serve_until_stopped(
             ray_thread.submit(_start_ray, args.num_cpus, metrics_port).result()
             stop.listen()
             if not stop.asked:
-                proxy_port = free_port(host) if listens_itself(args) else port
-                serve.start(
-                    proxy_location="HeadOnly",
-                    http_options={"host": host, "port": proxy_port},
-                    logging_config=log_config,
-                )
+                http = {"host": host, "port": free_port(host) if listens_itself(args) else port}
+                serve.start(proxy_location="HeadOnly", http_options=http, logging_config=log_config)
                 target = serve.RunTarget(application, name=APPLICATION, logging_config=log_config)
                 serve.run_many([target], wait_for_applications_running=False)
                 url = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"  # noqa: S104
                 if _wait_until_ready(url, stop):
-                    print(_welcome(url), flush=True)
+                    print(WELCOME.format(url=url), flush=True)
                     stop.wait()
                     _stop_streams()
                 print("\nstopping ...", flush=True)
@@ -109,22 +105,17 @@ def check_port(host: str, port: int) -> None:
         StartError: this machine cannot listen there.
     """
     try:
-        socket.create_server((host, port), family=_family(host)).close()
+        is_in_use = is_held(host, port) and _is_listened_to(host, port)
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            if not _is_listened_to(host, port):
-                return  # held by closed connections of a server that did not set SO_REUSEADDR
-            raise PortInUseError(
-                f"port {port} is in use by another program; stop it, or choose another port with --port"
-            ) from error
         raise StartError(f"cannot listen on {host} port {port} ({error}); check --host and --port") from error
+    if is_in_use:
+        raise PortInUseError(f"port {port} is in use by another program; stop it, or choose another port with --port")
 
 
 def free_port(host: str) -> int:
     """A free port for Ray Serve's proxy, which starts even if nobody needs it."""
     with socket.create_server((host, 0), family=_family(host)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+        return int(listener.getsockname()[1])
 
 
 def _family(host: str) -> socket.AddressFamily:
@@ -132,11 +123,7 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def _wait_until_ready(url: str, stop: StopSignals) -> bool:
-    """Wait until the server answers; False if it is stopped before.
-
-    Raises:
-        StartError: the graph cannot start.
-    """
+    """Wait until the server answers; False if it is stopped before. Raises StartError if the graph cannot start."""
     while not stop.pause():
         application = serve.status().applications[APPLICATION]
         if application.status == "DEPLOY_FAILED":
@@ -150,11 +137,7 @@ def _wait_until_ready(url: str, stop: StopSignals) -> bool:
 
 
 def _wait_until_released(host: str, port: int) -> None:
-    """Wait until the port is free for the next start; Ray does not wait for its replicas to exit.
-
-    Raises:
-        PortInUseError: a replica does not exit.
-    """
+    """Wait until the port is free for the next start; Ray does not wait for its replicas to exit."""
     deadline_s = time.monotonic() + RELEASE_TIMEOUT_S
     while _is_listened_to(host, port):
         if time.monotonic() > deadline_s:
@@ -174,12 +157,18 @@ def _wait_until_free(host: str, port: int, stop: StopSignals) -> None:
 
 
 def is_held(host: str, port: int) -> bool:
-    """Whether listening on the port needs SO_REUSEADDR."""
+    """Whether listening on the port needs SO_REUSEADDR, because a server uses it or did within the last minute.
+
+    Raises:
+        OSError: this machine cannot listen there.
+    """
     with socket.socket(_family(host)) as probe:
         try:
             probe.bind((host, port))
         except OSError as error:
-            return error.errno == errno.EADDRINUSE
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return True
     return False
 
 
@@ -208,12 +197,3 @@ def _answers(url: str) -> bool:
             return bool(response.status == HTTPStatus.OK)
     except OSError:
         return False
-
-
-def _welcome(url: str) -> str:
-    return f"""
-roadseg is ready at {url}
-  try it:  curl -F file=@road.png {url}/upload -o mask.jpg
-  or open  {url}  in a browser
-  stop it: Ctrl-C
-"""

@@ -38,26 +38,17 @@ MEDIA_TYPES = {
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """What a client wants.
-
-    Attributes:
-        format: of the answer's body.
-        threshold: in [0, 1]; None means the server's own.
-    """
+    """What a client wants."""
 
     format: Format = Format.JPEG
-    threshold: float | None = None
+    threshold: float | None = None  # in [0, 1]; None means the server's own
 
 
 @dataclass(frozen=True)
 class Placement:
     """Where the scaled frame lies in the model's input: at the top left; its edge is repeated to fill the rest.
 
-    Attributes:
-        frame_height: of the upright frame, pixels.
-        frame_width: of the upright frame, pixels.
-        height: of the scaled frame within the input, pixels.
-        width: of the scaled frame within the input, pixels.
+    Pixels: `frame_height` and `frame_width` of the upright frame, `height` and `width` of the scaled one.
     """
 
     frame_height: int
@@ -72,10 +63,8 @@ class Frame:
 
     Attributes:
         input_HWC: RGB in [0, 255]; sides are multiples of the size rule's `multiple_px`.
-        placement: for resizing back to the frame's own size.
         size_rule: by which it was scaled; a model with another rule raises RefitError.
         picture_HWC: the upright frame itself, RGB, if the answer will show it.
-        times_s: decode and resize.
     """
 
     input_HWC: UInt8Array
@@ -106,8 +95,6 @@ class Prediction:
         prob_HW: road probability in input coordinates: 0 is certainly not road, 255 certainly road.
         placement: the frame's.
         threshold: the model's own, in [0, 1].
-        model: the version that predicted.
-        times_s: decode, resize and infer.
     """
 
     prob_HW: UInt8Array
@@ -119,18 +106,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to one upload.
-
-    Attributes:
-        body: in the requested format.
-        media_type: of the body.
-        model: the version that answered.
-        road_share: fraction of the frame's pixels that are road, in [0, 1].
-        times_s: of every step.
-    """
+    """The answer to one upload."""
 
     body: bytes
     media_type: str
     model: ModelName
-    road_share: float
+    road_share: float  # fraction of the frame's pixels that are road, in [0, 1]
     times_s: Mapping[str, float] = field(default_factory=dict)

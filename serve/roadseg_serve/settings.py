@@ -21,9 +21,6 @@ PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 LogFormat = Literal["text", "json"]
 
-# Each health check also refreshes the metric of the loaded model (`ModelMetrics.note_loaded`); Ray exports every 10 s.
-MODEL_HEALTH_CHECK_PERIOD_S = 5.0
-
 
 class Settings(BaseModel):
     """One group of settings: immutable, and unknown keys are errors."""
@@ -116,7 +113,7 @@ class StageArgs(Settings):
     def deployment_options(self) -> dict[str, Any]:
         """Arguments of `serve.deployment`."""
         options = self.model_dump(include=set(StageArgs.model_fields) - {"num_cpus"}, exclude_none=True)
-        return options | {"ray_actor_options": {"num_cpus": self.num_cpus}}
+        return options | {"ray_actor_options": self.model_dump(include={"num_cpus", "num_gpus"})}
 
 
 class ModelArgs(StageArgs):
@@ -143,13 +140,6 @@ class ModelArgs(StageArgs):
     def num_threads(self) -> int:
         """Threads of the engine."""
         return max(1, math.floor(self.num_cpus))
-
-    def deployment_options(self) -> dict[str, Any]:
-        """Arguments of `serve.deployment`."""
-        return super().deployment_options() | {
-            "health_check_period_s": MODEL_HEALTH_CHECK_PERIOD_S,
-            "ray_actor_options": self.model_dump(include={"num_cpus", "num_gpus"}),
-        }
 
     @model_validator(mode="after")
     def _gpu_is_used(self) -> Self:
@@ -266,29 +256,20 @@ def listens_itself(args: AppArgs) -> bool:
 
 
 def read_settings(path: Path | None, **replaced: Any) -> AppArgs:
-    """Read the settings from a YAML file.
-
-    Args:
-        path: of the file; None means the defaults.
-        replaced: top-level fields that replace those of the file, unless they are None.
+    """Read the settings from a YAML file, or take the defaults; the top-level fields `replaced` win unless None.
 
     Raises:
         SettingsError: the file cannot be read, or a setting is unknown or invalid.
     """
-    settings = {} if path is None else _read_yaml(path)
+    try:
+        settings = {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"cannot read {path} ({error}); give a YAML file of settings") from error
+    if not isinstance(settings, dict):
+        raise SettingsError(f"{path} has no settings; write lines such as `model: bundled:small`")
     settings |= {field: value for field, value in replaced.items() if value is not None}
     try:
         return AppArgs.model_validate(settings)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors())
         raise SettingsError(f"{path or 'the settings'}: {faults}") from error
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"cannot read {path} ({error}); give a YAML file of settings") from error
-    if not isinstance(settings, dict):
-        raise SettingsError(f"{path} has no settings; write lines such as `model: bundled:small`")
-    return settings

@@ -174,7 +174,7 @@ def assert_as_accurate(name: str, pairs: Sequence[tuple[UInt8Array, UInt8Array]]
 def pooled_road_iou(engine: Engine, version: Artefact, pairs: Sequence[tuple[UInt8Array, UInt8Array]]) -> float:
     overlap, union = 0, 0
     for image_HWC, mask_HW in pairs:
-        fitted = fit(image_HWC, version.manifest.input.size)
+        fitted = resize_and_pad(image_HWC, version.manifest.input.size)
         is_predicted = resize_back(engine.predict(fitted.input_HWC[None])[0], fitted.placement) >= 128
         is_road, is_labelled = mask_HW == 255, mask_HW != 127
         overlap += int((is_predicted & is_road).sum())

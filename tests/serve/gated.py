@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message
 
 from roadseg_serve.errors import RequestError
-from roadseg_serve.http.api import Service, create_api
+from roadseg_serve.http.api import create_api
 from roadseg_serve.http.stream import Streams
 from roadseg_serve.messages import Answer, AnswerOptions, ModelName
 from roadseg_serve.models.manifest import Manifest
@@ -79,7 +79,9 @@ def api_of(
     )
     streams = Streams(segment, max_frame_bytes=MAX_UPLOAD_BYTES, max_streams=1, note_refusal=note_refusal)
     pipeline = HandPipeline(segment, probe)
-    return create_api(Service(pipeline, manifest or red, args, note_refusal, streams, watched))
+    return create_api(
+        pipeline, manifest or red, args, streams=streams, server_status=watched, note_refusal=note_refusal
+    )
 
 
 def ask(api: ASGIApp, method: str, path: str, peer: str = "192.0.2.1", **options: Any) -> httpx.Response:

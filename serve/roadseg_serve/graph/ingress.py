@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from roadseg_serve.graph.in_process import InProcessPipeline
 from roadseg_serve.graph.replicas import Handle, ReplicaPipeline
-from roadseg_serve.http.api import STEPS, Service, create_api
+from roadseg_serve.http.api import STEPS, create_api
 from roadseg_serve.http.stream import Streams
 from roadseg_serve.messages import Answer, AnswerOptions, ModelName
 from roadseg_serve.models.manifest import Manifest
@@ -21,13 +21,7 @@ from roadseg_serve.stages.preprocess import Limits, Preprocess
 
 
 class HttpIngress:
-    """HTTP in front of a pipeline.
-
-    Args:
-        pipeline: answers uploads and frames of streams.
-        args: the settings of the graph.
-        manifest: of the model that is served.
-    """
+    """HTTP in front of a pipeline."""
 
     def __init__(self, pipeline: Pipeline, args: AppArgs, manifest: Manifest) -> None:
         self._pipeline = pipeline
@@ -45,14 +39,12 @@ class HttpIngress:
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The routes; Ray Serve calls this when a replica starts."""
         return create_api(
-            Service(
-                pipeline=self,
-                manifest=self._manifest,
-                args=self._args,
-                note_refusal=self._metrics.note_refusal,
-                streams=self._streams,
-                status=StatusMonitor(STEPS, take_snapshot).status,
-            )
+            self,
+            self._manifest,
+            self._args,
+            streams=self._streams,
+            server_status=StatusMonitor(STEPS, take_snapshot).status,
+            note_refusal=self._metrics.note_refusal,
         )
 
     async def segment(self, data: bytes, options: AnswerOptions) -> Answer:

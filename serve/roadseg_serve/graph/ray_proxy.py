@@ -8,8 +8,8 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from roadseg_serve.errors import ModelUnavailableError, OverloadedError, Problem, RequestTimeoutError
+from roadseg_serve.http.headers import AnswerHeaders
 from roadseg_serve.http.problem import bare_problem, problem_response
-from roadseg_serve.http.request_id import RequestId
 from roadseg_serve.observe.metrics import RayRefusals
 from roadseg_serve.observe.trace import TraceEdge
 
@@ -18,14 +18,13 @@ REFUSALS = frozenset({404, 408, 429, 503})
 
 def middleware() -> list[Middleware]:
     """What Ray Serve puts around its HTTP server, innermost first: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH."""
-    return [Middleware(RayProblems), Middleware(TraceEdge), Middleware(RequestId)]
+    return [Middleware(RayProblems), Middleware(TraceEdge), Middleware(AnswerHeaders)]
 
 
 class RayProblems:
     """Replace the plain-text refusals of Ray Serve by problem+json; the routes never answer errors as plain text.
 
-    Args:
-        app: Ray Serve's HTTP server, inside `RequestId`.
+    Within `AnswerHeaders`, around Ray Serve's HTTP server.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -33,14 +33,7 @@ class Handle(Protocol):
 
 
 class ReplicaPipeline:
-    """A `Pipeline` over handles.
-
-    Args:
-        preprocess: file and size rule to `Frame`.
-        model: `Frame` to `Prediction`.
-        postprocess: `Prediction` to `Answer`.
-        size_rule: of the model, until a replica reports another.
-    """
+    """A `Pipeline` over handles; `size_rule` is the model's, until a replica reports another."""
 
     def __init__(self, preprocess: Handle, model: Handle, postprocess: Handle, *, size_rule: SizeRule) -> None:
         self._preprocess = preprocess
@@ -59,15 +52,12 @@ class ReplicaPipeline:
 
     async def probe(self) -> ModelName:
         """See `Pipeline.probe`."""
-
-        async def predict(size_rule: SizeRule) -> Prediction:
-            prediction: Prediction = await self._model.remote(probe_frame(size_rule))
-            return prediction
-
+        attempts = self._retry(lambda size_rule: self._model.remote(probe_frame(size_rule)))
         try:
-            return (await asyncio.wait_for(self._retry(predict), PROBE_TIMEOUT_S)).model
+            prediction: Prediction = await asyncio.wait_for(attempts, PROBE_TIMEOUT_S)
         except (TimeoutError, RayError) as error:
             raise ModelUnavailableError(NO_ANSWER) from error
+        return prediction.model
 
     async def _segment_once(self, data: bytes, options: AnswerOptions, size_rule: SizeRule) -> Answer:
         keep_picture = options.format is Format.OVERLAY

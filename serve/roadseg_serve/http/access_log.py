@@ -87,14 +87,8 @@ def _write(facts: dict[str, Any], state: dict[str, Any]) -> None:
 
 
 def _status_of(message: Message) -> int | None:
-    match message["type"]:
-        case "http.response.start" | "websocket.http.response.start":
-            return int(message["status"])
-        case "websocket.accept":
-            return HTTPStatus.SWITCHING_PROTOCOLS
-        case "websocket.close":
-            return int(message.get("code", 1000))
-    return None
+    implied = {"websocket.accept": HTTPStatus.SWITCHING_PROTOCOLS, "websocket.close": 1000}
+    return message.get("status") or message.get("code") or implied.get(message["type"])
 
 
 def _size_bytes(message: Message) -> int:

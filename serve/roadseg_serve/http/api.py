@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,24 +14,17 @@ from pydantic.json_schema import SkipJsonSchema
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Message, Receive
+from starlette.types import Message
 
 from roadseg_serve.errors import BadUploadError, MissingFileError, ModelUnavailableError, OverloadedError, RequestError
+from roadseg_serve.http import openapi
 from roadseg_serve.http.headers import page_policy
 from roadseg_serve.http.keys import read_keys
 from roadseg_serve.http.middleware import middleware
 from roadseg_serve.http.negotiate import negotiate
-from roadseg_serve.http.openapi import (
-    DESCRIPTION,
-    complete_description,
-    fault_response,
-    problem_responses,
-    upload_body,
-    upload_responses,
-)
 from roadseg_serve.http.problem import answer_http_exception, refuse_parameters
 from roadseg_serve.http.stream import Streams
-from roadseg_serve.messages import Answer, AnswerOptions, Format
+from roadseg_serve.messages import AnswerOptions, Format
 from roadseg_serve.models.manifest import Manifest
 from roadseg_serve.observe.status import Status
 from roadseg_serve.settings import AppArgs
@@ -75,45 +67,33 @@ class Health(BaseModel):
     version: str = Field(examples=["1"])
 
 
-@dataclass(frozen=True)
-class Service:
-    """What the routes need.
+def create_api(
+    pipeline: Pipeline,
+    manifest: Manifest,
+    args: AppArgs,
+    *,
+    streams: Streams,
+    server_status: Callable[[], Awaitable[Status]],
+    note_refusal: Callable[[RequestError], None],
+) -> FastAPI:
+    """The web application.
 
-    Attributes:
-        pipeline: answers uploads and probes.
-        manifest: of the model that is served.
-        args: the settings of the graph.
-        note_refusal: called with every RequestError.
-        streams: the conversations of `WS /stream`.
-        status: the state of the whole server; raises ModelUnavailableError.
-    """
-
-    pipeline: Pipeline
-    manifest: Manifest
-    args: AppArgs
-    note_refusal: Callable[[RequestError], None]
-    streams: Streams
-    status: Callable[[], Awaitable[Status]]
-
-
-def create_api(service: Service) -> FastAPI:
-    """The web application over `service`.
+    `note_refusal` is called with every RequestError; `server_status` may raise ModelUnavailableError.
 
     Raises:
         KeysError: the API keys cannot be read, or there are none.
     """
-    manifest = service.manifest
-    busy_status = service.args.backpressure_config.status_code
-    keys = read_keys(service.args.gate)
+    busy_status = args.backpressure_config.status_code
+    keys = read_keys(args.gate)
     # FastAPIOffline serves the scripts of /docs itself, so that the page works without the internet.
     api = FastAPIOffline(
         redoc_url=None,
         title="roadseg",
         version=f"{manifest.name}/{manifest.version}",
         summary="Road segmentation as a service",
-        description=DESCRIPTION,
-        responses=fault_response(),
-        middleware=middleware(service.args, keys, service.note_refusal),
+        description=openapi.DESCRIPTION,
+        responses=openapi.fault_response(),
+        middleware=middleware(args, keys, note_refusal),
         exception_handlers={
             HTTPException: answer_http_exception,
             RequestValidationError: refuse_parameters,
@@ -123,7 +103,7 @@ def create_api(service: Service) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     describe = api.openapi
-    api.openapi = lambda: complete_description(  # type: ignore[method-assign]  # the way FastAPI documents
+    api.openapi = lambda: openapi.complete_description(  # type: ignore[method-assign]  # the way FastAPI documents
         describe(), manifest, needs_key=keys is not None
     )
 
@@ -131,8 +111,8 @@ def create_api(service: Service) -> FastAPI:
         "/upload",
         summary="Find the road in a picture",
         response_class=Response,
-        responses=upload_responses(manifest, busy_status),
-        openapi_extra={"requestBody": upload_body()},
+        responses=openapi.upload_responses(manifest, busy_status),
+        openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": openapi.FORM}}},
     )
     async def upload(request: Request, form: FormatQuery = None, threshold: ThresholdQuery = None) -> Response:
         """Send a picture in the multipart field `file`; get its road mask, by default an 8-bit grey JPEG of its size.
@@ -145,16 +125,24 @@ def create_api(service: Service) -> FastAPI:
         """
         started_s = time.perf_counter()
         options = AnswerOptions(form or negotiate(", ".join(request.headers.getlist("accept"))), threshold)
-        data = await receive_file(request, service.args.max_upload_bytes)
-        answer = complete(await service.pipeline.segment(data, options), request.state.request_id)
+        data = await receive_file(request, args.max_upload_bytes)
+        answer = complete(await pipeline.segment(data, options), request.state.request_id)
         request.state.answer = answer  # for the log
-        total_s = time.perf_counter() - started_s
-        return Response(answer.body, media_type=answer.media_type, headers=_answer_headers(answer, total_s))
+        times_s = {step: answer.times_s[step] for step in STEPS if step in answer.times_s}
+        times_s["total"] = time.perf_counter() - started_s
+        headers = {
+            "X-Model-Name": answer.model.name,
+            "X-Model-Version": answer.model.version,
+            "X-Road-Share": f"{answer.road_share:.6f}",
+            "Server-Timing": ", ".join(f"{step};dur={time_s * 1000:.3f}" for step, time_s in times_s.items()),
+            "Vary": "Accept",
+        }
+        return Response(answer.body, media_type=answer.media_type, headers=headers)
 
     @api.websocket("/stream")
     async def stream(socket: WebSocket, form: FormatQuery = None, threshold: ThresholdQuery = None) -> None:
         options = AnswerOptions(form or Format.JPEG, threshold)
-        await service.streams.converse(
+        await streams.converse(
             socket.receive, socket.send, options, socket.state.request_id, socket.scope.get("subprotocols", [])
         )
 
@@ -162,11 +150,11 @@ def create_api(service: Service) -> FastAPI:
         "/health",
         summary="Does the model answer?",
         response_description="The model has just answered.",
-        responses=problem_responses(ModelUnavailableError, OverloadedError, busy_status=busy_status),
+        responses=openapi.problem_responses(ModelUnavailableError, OverloadedError, busy_status=busy_status),
     )
     async def health() -> Health:
         """Runs the model once on a tiny picture; 200 if it answers."""
-        model = await service.pipeline.probe()
+        model = await pipeline.probe()
         return Health(model=model.name, version=model.version)
 
     @api.get(
@@ -183,7 +171,7 @@ def create_api(service: Service) -> FastAPI:
         "/v1/status",
         summary="The state of the whole server",
         response_description="Rates, quantiles and counts over the last minute, for all replicas on all nodes.",
-        responses=problem_responses(ModelUnavailableError),
+        responses=openapi.problem_responses(ModelUnavailableError),
     )
     async def status() -> Status:
         """The figures of the page /status: rates, latency by step, queues, replicas, refusals.
@@ -191,7 +179,7 @@ def create_api(service: Service) -> FastAPI:
         They cover all replicas on all nodes and are up to ten seconds old. The server collects them only while somebody
         asks for them: for the first 15 seconds, rates are null and counts empty.
         """
-        return await service.status()
+        return await server_status()
 
     @api.get("/status", summary="The status page", response_class=HTMLResponse)
     async def status_page() -> HTMLResponse:
@@ -214,9 +202,7 @@ def _page(name: str) -> HTMLResponse:
 async def receive_file(request: Request, max_upload_bytes: int) -> bytes:
     """Read the multipart field `file`, and never more of the body than the limit allows.
 
-    Args:
-        request: its body has not been read yet.
-        max_upload_bytes: of the file; the form may be longer by `FORM_ALLOWANCE_BYTES`.
+    The form may be longer than the file by `FORM_ALLOWANCE_BYTES`.
 
     Raises:
         UploadTooLargeError: the body has, or announces, more bytes.
@@ -227,9 +213,18 @@ async def receive_file(request: Request, max_upload_bytes: int) -> bytes:
     announced_bytes = request.headers.get("content-length", "")
     if announced_bytes.isdecimal() and int(announced_bytes) > max_body_bytes:
         raise upload_too_large(max_upload_bytes)
-    counted = Request(request.scope, _counted(request.receive, max_body_bytes, max_upload_bytes))
+    received_bytes = 0
+
+    async def receive_counted() -> Message:
+        nonlocal received_bytes
+        message = await request.receive()
+        received_bytes += len(message.get("body", b""))
+        if received_bytes > max_body_bytes:
+            raise upload_too_large(max_upload_bytes)
+        return message
+
     try:
-        async with counted.form(max_files=1) as form:
+        async with Request(request.scope, receive_counted).form(max_files=1) as form:
             file = form.get("file")
             if isinstance(file, UploadFile):
                 return await file.read()
@@ -242,30 +237,3 @@ async def receive_file(request: Request, max_upload_bytes: int) -> bytes:
     raise MissingFileError(
         "The form has no file in the field 'file'. Send multipart/form-data: curl -F file=@road.png <url>/upload"
     )
-
-
-def _counted(receive: Receive, max_body_bytes: int, max_upload_bytes: int) -> Receive:
-    """`receive` that raises UploadTooLargeError once the body is longer than the limit."""
-    received_bytes = 0
-
-    async def receive_counted() -> Message:
-        nonlocal received_bytes
-        message = await receive()
-        received_bytes += len(message.get("body", b""))
-        if received_bytes > max_body_bytes:
-            raise upload_too_large(max_upload_bytes)
-        return message
-
-    return receive_counted
-
-
-def _answer_headers(answer: Answer, total_s: float) -> dict[str, str]:
-    """Headers of an answer; times in milliseconds."""
-    times_s = {step: answer.times_s[step] for step in STEPS if step in answer.times_s} | {"total": total_s}
-    return {
-        "X-Model-Name": answer.model.name,
-        "X-Model-Version": answer.model.version,
-        "X-Road-Share": f"{answer.road_share:.6f}",
-        "Server-Timing": ", ".join(f"{step};dur={time_s * 1000:.3f}" for step, time_s in times_s.items()),
-        "Vary": "Accept",
-    }

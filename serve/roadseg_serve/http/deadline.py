@@ -8,12 +8,9 @@ from roadseg_serve.errors import ReceiveTimeoutError, RequestTimeoutError
 
 
 class Deadline:
-    """Give up on a body that arrives too slowly, and cancel work that takes too long. WebSockets have no limit.
+    """Give up on a body that arrives too slowly, and cancel work that takes too long.
 
-    Args:
-        app: reads the body and does the work.
-        receive_timeout_s: from the request's head to the end of its body.
-        request_timeout_s: from the request's head to the end of the answer.
+    Both times start with the request's head. WebSockets have no limit.
     """
 
     def __init__(self, app: ASGIApp, receive_timeout_s: float, request_timeout_s: float) -> None:
@@ -30,20 +27,7 @@ class Deadline:
         """
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        deadline = asyncio.timeout(self._request_timeout_s)
-        try:
-            async with deadline:
-                return await self._app(scope, self._timed(receive), send)
-        except TimeoutError as error:
-            if not deadline.expired():  # the app's own
-                raise
-            raise RequestTimeoutError(
-                f"No answer within {self._request_timeout_s:g} s. Try again later, or send a smaller picture."
-            ) from error
-
-    def _timed(self, receive: Receive) -> Receive:
-        """`receive` that raises ReceiveTimeoutError if the body is late."""
-        deadline = asyncio.get_running_loop().time() + self._receive_timeout_s
+        receive_deadline = asyncio.get_running_loop().time() + self._receive_timeout_s
         complete = False
 
         async def receive_timed() -> Message:
@@ -51,7 +35,7 @@ class Deadline:
             if complete:  # only a disconnect can follow
                 return await receive()
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(receive_deadline):
                     message = await receive()
             except TimeoutError as error:
                 raise ReceiveTimeoutError(
@@ -61,4 +45,13 @@ class Deadline:
             complete = not message.get("more_body", False)
             return message
 
-        return receive_timed
+        deadline = asyncio.timeout(self._request_timeout_s)
+        try:
+            async with deadline:
+                return await self._app(scope, receive_timed, send)
+        except TimeoutError as error:
+            if not deadline.expired():  # the app's own
+                raise
+            raise RequestTimeoutError(
+                f"No answer within {self._request_timeout_s:g} s. Try again later, or send a smaller picture."
+            ) from error

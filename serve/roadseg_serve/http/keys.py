@@ -50,12 +50,7 @@ def read_keys(args: GateArgs) -> "Keys | None":
 
 
 class Keys:
-    """The valid keys, as sha256 digests.
-
-    Args:
-        digests: hexadecimal.
-        file: read again whenever it changes.
-    """
+    """The valid keys, as sha256 digests in hexadecimal; `file` is read again whenever it changes."""
 
     def __init__(self, digests: tuple[str, ...], file: Path | None = None) -> None:
         self._digests = digests
@@ -113,12 +108,7 @@ def _parse(text: str, source: str) -> tuple[str, ...]:
 
 
 class KeyGuard:
-    """Let only requests with a valid API key through.
-
-    Args:
-        app: needs a key, except for the open paths.
-        keys: the valid keys.
-    """
+    """Let only requests with a valid API key through, except to the open paths."""
 
     def __init__(self, app: ASGIApp, keys: Keys) -> None:
         self._app = app

@@ -10,30 +10,22 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from roadseg_serve.errors import RequestError
 from roadseg_serve.http.access_log import AccessLog
 from roadseg_serve.http.deadline import Deadline
-from roadseg_serve.http.headers import SafeHeaders
+from roadseg_serve.http.headers import AnswerHeaders
 from roadseg_serve.http.keys import KeyGuard, Keys
 from roadseg_serve.http.problem import Problems
 from roadseg_serve.http.rate import RateLimit
-from roadseg_serve.http.request_id import RequestId
 from roadseg_serve.settings import AppArgs
 
 
 def middleware(args: AppArgs, keys: Keys | None, note_refusal: Callable[[RequestError], None]) -> list[Middleware]:
-    """In the order in which a request passes it.
-
-    Args:
-        args: the settings of the graph.
-        keys: the valid API keys; None lets everyone in.
-        note_refusal: called with every RequestError.
-    """
+    """In the order in which a request passes it; without `keys`, everyone is let in."""
     gate = args.gate
     # uvicorn's own annotations know only its own ASGI types.
     proxy_headers: Any = ProxyHeadersMiddleware
     passed = [
         Middleware(proxy_headers, trusted_hosts=[str(network) for network in gate.trusted_proxies]),
-        Middleware(RequestId),
+        Middleware(AnswerHeaders),
         Middleware(AccessLog),
-        Middleware(SafeHeaders),
     ]
     if gate.cors_origins:
         cors = Middleware(

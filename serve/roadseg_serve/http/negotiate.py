@@ -26,16 +26,11 @@ def negotiate(accept: str) -> Format:
 
     A browser that opens a page accepts text/html and every picture that it can show, PNG among them: it gets JPEG.
 
-    Args:
-        accept: the header's value; "" if the request has none.
-
     Raises:
         NotAcceptableError: the client accepts none of the offers.
     """
     weights = parse(accept)
-    if not weights:
-        return OFFERS[0]
-    if weights.get("text/html") and weight_of(OFFERS[0], weights):
+    if not weights or (weights.get("text/html") and weight_of(OFFERS[0], weights)):
         return OFFERS[0]
     best = max(OFFERS, key=lambda offer: weight_of(offer, weights))
     if not weight_of(best, weights):

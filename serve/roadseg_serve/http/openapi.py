@@ -9,7 +9,7 @@ import numpy as np
 
 from roadseg_serve.errors import BadKeyError, OverloadedError, Problem, RequestError
 from roadseg_serve.http.keys import OPEN_PATHS
-from roadseg_serve.http.problem import FAULT_DETAIL, PROBLEM_JSON, ProblemDocument, bare_problem, problem_body
+from roadseg_serve.http.problem import FAULT, PROBLEM_JSON, ProblemDocument, problem_body
 from roadseg_serve.messages import AnswerOptions, Format, ModelName, Placement, Prediction
 from roadseg_serve.models.manifest import Manifest
 from roadseg_serve.stages.findings import Reply, complete
@@ -37,12 +37,7 @@ DESCRIPTION = """Send a picture of a street, get its road.
 
 
 def _header(description: str, example: str | float, schema: Json | None = None) -> Json:
-    return {
-        "description": description,
-        "required": True,
-        "schema": schema or {"type": "string"},
-        "example": example,
-    }
+    return {"description": description, "required": True, "schema": schema or {"type": "string"}, "example": example}
 
 
 EXAMPLE_TIMES_S = {"decode": 0.0081, "resize": 0.0024, "queue": 0.0007, "infer": 0.0413, "encode": 0.002}
@@ -66,60 +61,34 @@ EXAMPLE_ROAD_HW = (
     (0, 6, 9, 9, 9, 9, 5, 0),
 )
 
+# Plain PGM, a picture that is text: it can be shown in the description and sent as it is. The road is white.
+EXAMPLE_PICTURE = "\n".join(["P2", "8 6", "9", *(" ".join(map(str, row)) for row in EXAMPLE_ROAD_HW), ""])
 
-def example_picture() -> str:
-    """A picture that is text (plain PPM), so that it can be shown in the description and sent as it is."""
-    sky_rgb, meadow_rgb, road_rgb = (140, 180, 255), (60, 120, 40), (110, 110, 115)
-    lines = [
-        " ".join(
-            str(value) for share in row for value in (road_rgb if share >= 5 else (meadow_rgb if y > 1 else sky_rgb))
-        )
-        for y, row in enumerate(EXAMPLE_ROAD_HW)
-    ]
-    return "\n".join(["P3", "8 6", "255", *lines, ""])
+BINARY = {"type": "string", "format": "binary"}
+FILE = BINARY | {"description": "The picture. Its file name and media type do not matter."}
+FORM: Json = {
+    "schema": {"type": "object", "required": ["file"], "properties": {"file": FILE}},
+    "example": {"file": EXAMPLE_PICTURE},
+}
 
 
 def example_findings(manifest: Manifest) -> Json:
-    """The JSON answer to `example_picture` from a model that sees the road exactly as drawn."""
+    """The JSON answer to `EXAMPLE_PICTURE` from a model that sees the road exactly as drawn."""
     prob_HW = (np.array(EXAMPLE_ROAD_HW) * 255 // 9).astype(np.uint8)
-    prediction = Prediction(
-        prob_HW=prob_HW,
-        placement=Placement(*prob_HW.shape, *prob_HW.shape),
-        threshold=manifest.threshold,
-        model=ModelName(manifest.name, manifest.version),
-    )
+    placement = Placement(*prob_HW.shape, *prob_HW.shape)
+    prediction = Prediction(prob_HW, placement, manifest.threshold, ModelName(manifest.name, manifest.version))
     made = replace(answer(prediction, AnswerOptions(Format.JSON), None, None), times_s=EXAMPLE_TIMES_S)
     return Reply.model_validate_json(complete(made, EXAMPLE_REQUEST_ID).body).model_dump(mode="json")
 
 
-def upload_body() -> Json:
-    """The form of POST /upload."""
-    file = {
-        "type": "string",
-        "format": "binary",
-        "description": "The picture. Its file name and media type do not matter.",
-    }
-    form = {
-        "schema": {"type": "object", "required": ["file"], "properties": {"file": file}},
-        "example": {"file": example_picture()},
-    }
-    return {"required": True, "content": {"multipart/form-data": form}}
-
-
 def upload_responses(manifest: Manifest, busy_status: int) -> Responses:
-    """The answers of POST /upload.
-
-    Args:
-        manifest: of the model that is served, for the examples.
-        busy_status: of the answer to an overload.
-    """
-    binary = {"type": "string", "format": "binary"}
+    """The answers of POST /upload, with examples for this model; `busy_status` is the answer to an overload."""
     answered = {
         "model": Reply,
         "description": "The road, in the requested format.",
         "content": {
-            "image/jpeg": {"schema": binary},
-            "image/png": {"schema": binary},
+            "image/jpeg": {"schema": BINARY},
+            "image/png": {"schema": BINARY},
             "application/json": {"example": example_findings(manifest)},
         },
         "headers": {
@@ -144,26 +113,20 @@ def problem_responses(*kinds: type[RequestError], busy_status: int = HTTPStatus.
     for kind in kinds:
         status = busy_status if kind is OverloadedError else kind.problem.status
         by_status.setdefault(status, []).append(replace(kind.problem, status=status))
-    return {status: _problem_response(status, by_status[status]) for status in sorted(by_status)}
+    return {status: _problem_response(by_status[status]) for status in sorted(by_status)}
 
 
 def fault_response() -> Responses:
     """The answer if the server has a bug."""
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return {int(status): _problem_response(status, [bare_problem(status)], FAULT_DETAIL)}
+    return {FAULT.status: _problem_response([FAULT])}
 
 
 def complete_description(document: Json, manifest: Manifest, *, needs_key: bool) -> Json:
-    """Add what FastAPI cannot express.
-
-    Args:
-        document: FastAPI's own, changed in place.
-        manifest: the example of /v1/model, which FastAPI would lose for its nulls.
-        needs_key: whether requests need an API key.
-    """
+    """Add to FastAPI's own document what it cannot express."""
     components = document["components"]
     components["schemas"]["Problem"] = ProblemDocument.model_json_schema()
     model = document["paths"]["/v1/model"]["get"]["responses"]["200"]["content"]["application/json"]
+    # As an example in the model itself, FastAPI would lose it for its nulls.
     model["example"] = manifest.model_dump(mode="json", exclude_unset=True)
     if needs_key:
         components["securitySchemes"] = KEY_SCHEMES
@@ -175,11 +138,12 @@ def complete_description(document: Json, manifest: Manifest, *, needs_key: bool)
     return document
 
 
-def _problem_response(status: int, problems: Sequence[Problem], detail: str | None = None) -> Json:
+def _problem_response(problems: Sequence[Problem]) -> Json:
+    """The answer to errors with the same status."""
     examples = {
         problem.kind or "fault": {
             "summary": problem.title,
-            "value": problem_body(problem, detail or problem.remedy, EXAMPLE_REQUEST_ID),
+            "value": problem_body(problem, problem.remedy, EXAMPLE_REQUEST_ID),
         }
         for problem in problems
     }
@@ -187,6 +151,6 @@ def _problem_response(status: int, problems: Sequence[Problem], detail: str | No
         "description": "; ".join(problem.title for problem in problems),
         "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}},
     }
-    if status in PROBLEM_HEADERS:
-        response["headers"] = PROBLEM_HEADERS[status]
+    if problems[0].status in PROBLEM_HEADERS:
+        response["headers"] = PROBLEM_HEADERS[problems[0].status]
     return response

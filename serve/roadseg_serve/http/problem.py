@@ -8,18 +8,17 @@ from typing import Any, NoReturn
 from fastapi.exceptions import ValidationException
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from roadseg_serve.errors import BadParameterError, OverloadedError, Problem, RequestError
-from roadseg_serve.http.request_id import STARTS
 from roadseg_serve.settings import BackpressureConfig
 
 PROBLEM_JSON = "application/problem+json"
-FAULT_DETAIL = "The server failed on this request. The cause is in its log."
+# A bug: its own text is for the log, not for the client.
+FAULT = Problem(500, "", "Internal Server Error", "The server failed on this request. The cause is in its log.")
 BUSY = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
 FIRST_PRIVATE_CLOSE_CODE = 4000  # of a WebSocket; we add the HTTP status
 
@@ -36,9 +35,9 @@ class ProblemDocument(BaseModel):
     request_id: str = Field(description="As in X-Request-ID; finds the request in the server's log.")
 
 
-def bare_problem(status: int) -> Problem:
+def bare_problem(status: int, headers: Mapping[str, str] | None = None) -> Problem:
     """A problem that is fully described by its HTTP status, such as 404."""
-    return Problem(status, "", HTTPStatus(status).phrase, "See /docs.")
+    return Problem(status, "", HTTPStatus(status).phrase, "See /docs.", headers or {})
 
 
 def problem_body(problem: Problem, detail: str, request_id: str) -> dict[str, Any]:
@@ -48,24 +47,15 @@ def problem_body(problem: Problem, detail: str, request_id: str) -> dict[str, An
     ).model_dump()
 
 
-def problem_response(
-    scope: Scope, problem: Problem, detail: str, *, retry_after_s: int | str, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
+def problem_response(scope: Scope, problem: Problem, detail: str, *, retry_after_s: int | str) -> JSONResponse:
     """The HTTP response; a status that says "busy" carries `Retry-After`."""
     busy = {"Retry-After": str(retry_after_s)} if problem.status in BUSY else {}
     body = problem_body(problem, detail, scope["state"]["request_id"])
-    sent = {**problem.headers, **busy, **(headers or {})}
-    return JSONResponse(body, problem.status, headers=sent, media_type=PROBLEM_JSON)
+    return JSONResponse(body, problem.status, headers={**problem.headers, **busy}, media_type=PROBLEM_JSON)
 
 
 class Problems:
-    """Answer the errors of everything inside, and add `scope["state"]["headers"]` to every answer.
-
-    Args:
-        app: raises RequestError, or anything else if it has a bug.
-        backpressure: the answer to an overload.
-        note_refusal: called with every RequestError.
-    """
+    """Answer the errors of everything inside, and call `note_refusal` with every RequestError."""
 
     def __init__(
         self, app: ASGIApp, backpressure: BackpressureConfig, note_refusal: Callable[[RequestError], None]
@@ -78,34 +68,29 @@ class Problems:
         """ASGI; leaves the error in `scope["state"]["error"]` for the log."""
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
-        state = scope["state"]
-        headers: dict[str, str] = {}
-        state["headers"] = headers
         has_started = False
 
-        async def send_with_headers(message: Message) -> None:
+        async def send_noted(message: Message) -> None:
             nonlocal has_started
             has_started = True
-            if message["type"] in STARTS:
-                MutableHeaders(scope=message).update(headers)
             await send(message)
 
         try:
-            return await self._app(scope, receive, send_with_headers)
+            return await self._app(scope, receive, send_noted)
         except (ClientDisconnect, WebSocketDisconnect):
             return None  # there is nobody left to answer
         except Exception as error:
-            state["error"] = error
+            scope["state"]["error"] = error
             if has_started:  # too late for another answer: the server closes the connection
                 raise
-            return await self._refuse(error, scope, receive, send_with_headers)
+            return await self._refuse(error, scope, receive, send)
 
     async def _refuse(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         if isinstance(error, RequestError):
             self._note_refusal(error)
             problem, detail = error.problem, str(error)
-        else:  # a bug: its text is for the log, not for the client
-            problem, detail = bare_problem(HTTPStatus.INTERNAL_SERVER_ERROR), FAULT_DETAIL
+        else:
+            problem, detail = FAULT, FAULT.remedy
         if isinstance(error, OverloadedError):
             problem = replace(problem, status=self._backpressure.status_code)
         if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
@@ -119,9 +104,9 @@ class Problems:
 async def answer_http_exception(request: Request, error: Exception) -> JSONResponse:
     """Answer what the framework refuses, such as an unknown route."""
     assert isinstance(error, HTTPException)
-    problem = bare_problem(error.status_code)
+    problem = bare_problem(error.status_code, error.headers)
     detail = f"{request.method} {request.url.path}: {error.detail}. See /docs for the routes."
-    return problem_response(request.scope, problem, detail, retry_after_s=1, headers=error.headers)
+    return problem_response(request.scope, problem, detail, retry_after_s=1)
 
 
 async def refuse_parameters(_request: HTTPConnection, error: Exception) -> NoReturn:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_network
 
 import limits
 from limits.storage import MemoryStorage
@@ -19,11 +19,7 @@ class RateLimit:
     """Count the requests of each client: by API key if there are keys, otherwise by address.
 
     The counts live in the memory of this process, in a sliding window made of this period and the one before. A client
-    costs two numbers and is forgotten two periods after its last request.
-
-    Args:
-        app: the open paths are not counted.
-        rate: such as 10/second; see `GateArgs.rate_limit`.
+    costs two numbers and is forgotten two periods after its last request. The open paths are not counted.
     """
 
     def __init__(self, app: ASGIApp, rate: str) -> None:
@@ -57,8 +53,6 @@ def _client_of(scope: Scope) -> str:
     """The client's address, or its network for IPv6."""
     address = str((scope.get("client") or ("unknown",))[0])
     try:
-        if isinstance(ip_address(address), IPv6Address):
-            return str(ip_network((address, IPV6_CLIENT_BITS), strict=False))
+        return str(ip_network((address, IPV6_CLIENT_BITS), strict=False)) if ":" in address else address
     except ValueError:  # not an IP address, such as the name of a socket
-        pass
-    return address
+        return address

@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -52,33 +53,25 @@ class _End(Exception):  # noqa: N818 not an error
         self.code, self.reason = code, reason
 
 
+@dataclass
 class Streams:
     """All conversations of one process.
 
-    Args:
-        segment: see `Pipeline.segment`.
+    Attributes:
         max_frame_bytes: a longer frame ends its conversation.
         max_streams: open at the same time; further clients are told to try again later.
         note_refusal: called with the error of every refused frame.
         idle_timeout_s: how long a client may neither send a frame nor confirm an answer.
     """
 
-    def __init__(
-        self,
-        segment: Segment,
-        *,
-        max_frame_bytes: int,
-        max_streams: int,
-        note_refusal: Callable[[RequestError], None],
-        idle_timeout_s: float = IDLE_TIMEOUT_S,
-    ) -> None:
-        self._segment = segment
-        self._max_frame_bytes = max_frame_bytes
-        self._max_streams = max_streams
-        self._note_refusal = note_refusal
-        self._idle_timeout_s = idle_timeout_s
-        self._num_streams = 0
-        self._stopped = asyncio.Event()
+    segment: Segment
+    _: KW_ONLY
+    max_frame_bytes: int
+    max_streams: int
+    note_refusal: Callable[[RequestError], None]
+    idle_timeout_s: float = IDLE_TIMEOUT_S
+    _num_streams: int = field(default=0, init=False)
+    _stopped: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     def stop(self) -> None:
         """End all conversations, and reject new ones."""
@@ -87,15 +80,7 @@ class Streams:
     async def converse(
         self, receive: Receive, send: Send, options: AnswerOptions, request_id: str, subprotocols: Sequence[str] = ()
     ) -> None:
-        """Hold one conversation, from the handshake to the close.
-
-        Args:
-            receive: ASGI.
-            send: ASGI.
-            options: for all frames.
-            request_id: for the log.
-            subprotocols: offered by the client.
-        """
+        """Hold one conversation, from the handshake to the close; the client offers `subprotocols`."""
         await receive()  # websocket.connect
         # A browser that offers subprotocols fails unless one is picked; the one that holds the key is never echoed.
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
@@ -103,11 +88,11 @@ class Streams:
         await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
         self._num_streams += 1
         try:
-            if self._num_streams > self._max_streams:
-                end = _End(TRY_LATER, f"{self._max_streams} streams are open; try again later")
+            if self._num_streams > self.max_streams:
+                end = _End(TRY_LATER, f"{self.max_streams} streams are open; try again later")
             else:
                 work = partial(self._attempt, options=options, request_id=request_id)
-                conversation = _Conversation(receive, send, work, self._max_frame_bytes, self._idle_timeout_s)
+                conversation = _Conversation(receive, send, work, self.max_frame_bytes, self.idle_timeout_s)
                 end = await conversation.hold(self._stopped)
             await self._close(send, end)
         except Exception:
@@ -121,14 +106,14 @@ class Streams:
             message = {"type": "websocket.close", "code": end.code, "reason": end.reason}
             with suppress(*GONE):
                 # Not asyncio.timeout: before Python 3.11.3 it takes the end of the task group for a cancellation.
-                await asyncio.wait_for(send(message), self._idle_timeout_s)
+                await asyncio.wait_for(send(message), self.idle_timeout_s)
 
     async def _attempt(self, data: bytes, options: AnswerOptions, request_id: str) -> Answer | Problem:
         try:
             with trace.start_trace("WS /stream frame", {"roadseg.request_id": request_id}):
-                return complete(await self._segment(data, options), request_id)
+                return complete(await self.segment(data, options), request_id)
         except RequestError as error:
-            self._note_refusal(error)
+            self.note_refusal(error)
             return problem_body(error.problem, str(error), request_id)
 
 
@@ -153,11 +138,7 @@ class _Conversation:
         self._taken: asyncio.Queue[tuple[int, int, asyncio.Task[Answer | Problem]]] = asyncio.Queue()
 
     async def hold(self, stopped: asyncio.Event) -> _End:
-        """Talk until one side ends the conversation, then cancel the work in progress.
-
-        Raises:
-            ExceptionGroup: `work` raised something.
-        """
+        """Talk until one side ends the conversation or `work` raises something, then cancel the work in progress."""
         end: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -227,16 +208,12 @@ class _Conversation:
             number, num_skipped, work = await self._taken.get()
             outcome = await work
             self._num_unread += 1
-            header = {"frame": number, "skipped": num_skipped}
+            described = _describe(outcome) if isinstance(outcome, Answer) else {"problem": outcome}
+            header = {"frame": number, "skipped": num_skipped} | described
+            await self._deliver({"type": "websocket.send", "text": json.dumps(header)})
             if isinstance(outcome, Answer):
-                await self._send_text(header | _describe(outcome))
                 await self._deliver({"type": "websocket.send", "bytes": outcome.body})
-            else:
-                await self._send_text(header | {"problem": outcome})
             self._may_work.release()
-
-    async def _send_text(self, header: dict[str, object]) -> None:
-        await self._deliver({"type": "websocket.send", "text": json.dumps(header)})
 
     async def _deliver(self, message: Message) -> None:
         try:

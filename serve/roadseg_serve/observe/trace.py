@@ -61,7 +61,7 @@ class TraceEdge:
     Only POST requests are traced, not pages and probes; frames of a WebSocket get theirs from `start_trace`.
 
     Args:
-        app: Ray Serve's HTTP server, inside `RequestId`.
+        app: Ray Serve's HTTP server, inside `AnswerHeaders`.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -65,15 +65,7 @@ class Reply(Findings):
 def findings(
     mask_HW: UInt8Array, mask_png: bytes, *, road_share: float, threshold: float, model: ModelName
 ) -> Findings:
-    """Build the result.
-
-    Args:
-        mask_HW: 0 or 255.
-        mask_png: the same as a PNG file.
-        road_share: fraction of the pixels that are road, in [0, 1].
-        threshold: of the mask, in [0, 1].
-        model: the version that answered.
-    """
+    """Build the result for a mask, which `mask_png` holds as a PNG file."""
     height, width = mask_HW.shape
     return Findings(
         road_share=road_share,

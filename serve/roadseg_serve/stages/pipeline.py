@@ -17,14 +17,7 @@ class Pipeline(Protocol):
     """All stages as one."""
 
     async def segment(self, data: bytes, options: AnswerOptions) -> Answer:
-        """Find the road in one picture.
-
-        Args:
-            data: the file as uploaded.
-            options: format and threshold of the answer.
-
-        Returns:
-            The answer, with the times of all steps.
+        """Find the road in one picture, the file as uploaded; the answer has the times of all steps.
 
         Raises:
             RequestError: the picture is refused, the pipeline is full, or no model answers.
@@ -47,11 +40,6 @@ def probe_frame(size_rule: SizeRule) -> Frame:
 
 
 def with_queue_time(answer: Answer, total_s: float) -> Answer:
-    """Add the step `queue`: the time in which no stage worked, but a replica, a batch or a message was waited for.
-
-    Args:
-        answer: with the times of all other steps.
-        total_s: time from upload to answer.
-    """
+    """Add the step `queue`: the part of `total_s`, from upload to answer, in which no stage worked."""
     queue_s = max(0.0, total_s - sum(answer.times_s.values()))
     return replace(answer, times_s={**answer.times_s, "queue": queue_s})

@@ -26,9 +26,7 @@ from roadseg_serve.settings import ModelArgs
 class Model:
     """`Frame` in, `Prediction` out; frames that wait at the same time form a batch.
 
-    Args:
-        uri: of the model version; see `artefact.resolve`. It is verified before it is loaded.
-        args: engine, threads and batches.
+    The model version at `uri` (see `artefact.resolve`) is verified before it is loaded.
 
     Raises:
         ArtefactError: the model cannot be read, or has no program for the engine.

@@ -12,22 +12,14 @@ from io import BytesIO
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
-from roadseg_serve.errors import (
-    DamagedImageError,
-    EmptyFileError,
-    ImageTooLargeError,
-    NotAnImageError,
-    UploadTooLargeError,
-)
+from roadseg_serve import errors
 from roadseg_serve.messages import Frame, Placement, UInt8Array
 from roadseg_serve.models.manifest import SizeRule
 from roadseg_serve.observe import trace
 from roadseg_serve.settings import AppArgs
 
 # Raster formats that Pillow recognises by their first bytes. Not EPS, for which it would start Ghostscript.
-FORMATS = (
-    "AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP",
-)  # fmt: skip
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 
 # Pillow cannot write a JPEG with a longer side.
 MAX_SIDE_PX = 65_500
@@ -51,15 +43,10 @@ UPRIGHT = {
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of an upload.
-
-    Attributes:
-        max_upload_bytes: of the file.
-        max_pixels: of the picture, width times height.
-    """
+    """Limits of an upload."""
 
     max_upload_bytes: int
-    max_pixels: int
+    max_pixels: int  # width times height
 
     @classmethod
     def of(cls, args: AppArgs) -> "Limits":
@@ -72,10 +59,7 @@ def decode(data: bytes, limits: Limits) -> UInt8Array:
 
     Transparent pixels become black, an animation is cut to its first frame, and EXIF orientation is applied. 16-bit
     grey (modes I;16 and I) is scaled from [0, 65535] to [0, 255]; floating point (mode F) is clipped to [0, 255].
-
-    Args:
-        data: the file as uploaded.
-        limits: checked before anything is decoded, against the file and against the header of the picture.
+    Before anything is decoded, the limits are checked against the file and against the header of the picture.
 
     Returns:
         image_HWC, RGB, uint8 in [0, 255].
@@ -88,13 +72,13 @@ def decode(data: bytes, limits: Limits) -> UInt8Array:
         DamagedImageError: it cannot be decoded, or has more than `MAX_JPEG_SCANS`.
     """
     if not data:
-        raise EmptyFileError("The file is empty. It must be a picture.")
+        raise errors.EmptyFileError("The file is empty. It must be a picture.")
     if len(data) > limits.max_upload_bytes:
         raise upload_too_large(limits.max_upload_bytes)
     try:
         image = Image.open(BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise NotAnImageError(
+        raise errors.NotAnImageError(
             f"The file is not a picture in a known format. Use one of: {', '.join(FORMATS)}."
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -121,12 +105,7 @@ def resize_and_pad(image_HWC: UInt8Array, size_rule: SizeRule, *, keep_picture: 
 
     Scale by s = min(short_side_px / short side, max_long_side_px / long side), each side to
     floor(side * s + 0.5) and at least 1 px, bilinear and antialiased; then repeat the right and bottom
-    edge up to multiples of multiple_px.
-
-    Args:
-        image_HWC: RGB, uint8 in [0, 255].
-        size_rule: from the model's manifest.
-        keep_picture: whether the frame also carries the picture itself.
+    edge up to multiples of multiple_px. With `keep_picture`, the frame also carries the picture itself.
     """
     frame_height, frame_width = image_HWC.shape[:2]
     scale = min(
@@ -135,13 +114,10 @@ def resize_and_pad(image_HWC: UInt8Array, size_rule: SizeRule, *, keep_picture: 
     )
     height = max(1, math.floor(frame_height * scale + 0.5))
     width = max(1, math.floor(frame_width * scale + 0.5))
-    scaled_HWC = image_HWC
-    if (height, width) != (frame_height, frame_width):
-        scaled = Image.fromarray(image_HWC).resize((width, height), Image.Resampling.BILINEAR)
-        scaled_HWC = np.asarray(scaled)
+    scaled = Image.fromarray(image_HWC).resize((width, height), Image.Resampling.BILINEAR)
     padding = ((0, -height % size_rule.multiple_px), (0, -width % size_rule.multiple_px), (0, 0))
     return Frame(
-        input_HWC=np.pad(scaled_HWC, padding, mode="edge"),
+        input_HWC=np.pad(np.asarray(scaled), padding, mode="edge"),
         placement=Placement(frame_height=frame_height, frame_width=frame_width, height=height, width=width),
         size_rule=size_rule,
         picture_HWC=image_HWC if keep_picture else None,
@@ -170,22 +146,24 @@ class Preprocess:
             return await asyncio.to_thread(frame_of, data, self._limits, size_rule, keep_picture=keep_picture)
 
 
-def upload_too_large(max_upload_bytes: int) -> UploadTooLargeError:
+def upload_too_large(max_upload_bytes: int) -> errors.UploadTooLargeError:
     """The error for an upload over the limit."""
-    return UploadTooLargeError(
+    return errors.UploadTooLargeError(
         f"The file is larger than {max_upload_bytes / 1e6:g} MB. Make the picture smaller, or compress it more."
     )
 
 
-def _image_too_large(max_pixels: int) -> ImageTooLargeError:
-    return ImageTooLargeError(
+def _image_too_large(max_pixels: int) -> errors.ImageTooLargeError:
+    return errors.ImageTooLargeError(
         f"The picture has more than {max_pixels / 1e6:g} megapixels or a side over {MAX_SIDE_PX} pixels. Scale it down."
     )
 
 
-def _damaged(reason: Exception | str) -> DamagedImageError:
+def _damaged(reason: Exception | str) -> errors.DamagedImageError:
     reason = str(reason) or type(reason).__name__
-    return DamagedImageError(f"The picture cannot be decoded ({reason}). Save it again, or copy the whole file again.")
+    return errors.DamagedImageError(
+        f"The picture cannot be decoded ({reason}). Save it again, or copy the whole file again."
+    )
 
 
 def _orientation(image: Image.Image) -> int | None:
