@@ -5,6 +5,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Never
 
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
@@ -91,7 +92,7 @@ class ProgressDisplay:
     """
 
     def __init__(self) -> None:
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Never] | None = None
         self._next_line_s = 0.0
 
     def show(self, progress: Progress) -> None:
