@@ -4,11 +4,11 @@ import os
 import secrets
 import signal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
-from roadseg_serve.engines.engine import EngineName
+from roadseg_serve.engines.engine import EngineChoice
 from roadseg_serve.errors import InputError, RoadsegError, StartError
 from roadseg_serve.messages import AnswerOptions, Format
 from roadseg_serve.settings import LogFormat, listens_itself, read_settings
@@ -25,10 +25,7 @@ def root() -> None:
 
 @cli.command()
 def run(
-    model: Annotated[
-        str | None,
-        typer.Option(help=MODEL_HELP, show_default="bundled:small"),
-    ] = None,
+    model: Annotated[str | None, typer.Option(help=MODEL_HELP, show_default="bundled:small")] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML file with settings, like `args` in a Serve config file.")
     ] = None,
@@ -42,10 +39,7 @@ def run(
     metrics_port: Annotated[
         int | None,
         typer.Option(
-            min=1,
-            max=65535,
-            help="Port for Prometheus metrics, under /metrics.",
-            show_default="any free port",
+            min=1, max=65535, help="Port for Prometheus metrics, under /metrics.", show_default="any free port"
         ),
     ] = None,
     trace: Annotated[
@@ -60,12 +54,10 @@ def run(
     Try it: curl -F file=@road.png http://localhost:5000/upload -o mask.jpg
     """
     try:
-        args = read_settings(config, model=model, **({} if config else this_machine()))
-        set_ray_environment()
-        if trace:
-            enable_traces()
-        if listens_itself(args):
-            open_replica_port(port)
+        # The defaults are for a cluster.
+        single_machine = {"form": "fused", "predict": {"num_cpus": len(os.sched_getaffinity(0))}}
+        args = read_settings(config, model=model, **({} if config else single_machine))
+        set_ray_environment(trace=trace, replica_port=port if listens_itself(args) else None)
         # Ray is slow to load, and reads the environment as it loads.
         from roadseg_serve.local_server import serve_until_stopped  # noqa: PLC0415
 
@@ -110,8 +102,7 @@ def segment(
     ] = None,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "bundled:small",
     engine: Annotated[
-        Literal["auto", EngineName],
-        typer.Option(help="Inference engine; auto is the fastest float32 engine installed."),
+        EngineChoice, typer.Option(help="Inference engine; auto is the fastest float32 engine installed.")
     ] = "auto",
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Include subfolders.")] = False,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Only every N-th frame of a video.")] = 1,
@@ -169,13 +160,8 @@ def segment(
         raise typer.Exit(1)
 
 
-def this_machine() -> dict[str, Any]:
-    """Settings for a single machine; the defaults are for a cluster."""
-    return {"form": "fused", "predict": {"num_cpus": len(os.sched_getaffinity(0))}}
-
-
-def set_ray_environment() -> None:
-    """Make Ray send no usage reports and accept no commands from others."""
+def set_ray_environment(*, trace: bool, replica_port: int | None) -> None:
+    """Make Ray send no usage reports, accept no commands from others, and let a replica with a port listen itself."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Ray listens on all interfaces and runs any code it receives, so it must ask for the token of this run.
     os.environ["RAY_AUTH_MODE"] = "token"
@@ -185,25 +171,19 @@ def set_ray_environment() -> None:
     os.environ["FORWARDED_ALLOW_IPS"] = ""
     # The log goes to files; printing it as well would double the cost.
     os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"
-
-
-def enable_traces() -> None:
-    """Make every process of Ray Serve send traces. Its proxy reads only these variables, not `tracing_config`."""
-    os.environ["RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH"] = "roadseg_serve.observe.trace:otlp_exporter"
-    os.environ["RAY_SERVE_TRACING_SAMPLING_RATIO"] = "0"  # `trace.TraceEdge` decides instead
-    os.environ.setdefault("OTEL_SERVICE_NAME", "roadseg")
-
-
-def open_replica_port(port: int) -> None:
-    """Let the only replica listen itself. A proxy in front of it would double the cost of a request."""
-    os.environ["RAY_SERVE_ENABLE_DIRECT_INGRESS"] = "1"
-    os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] = str(port)
-    os.environ["RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"] = str(port + 1)
-    # No load balancer needs time to notice that this replica stops.
-    os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "0"
-    # The stages compute in threads, so they can share the event loop that takes requests.
-    os.environ["RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD"] = "0"
-    os.environ["RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"] = "0"
+    if trace:  # Ray's proxy reads only these variables, not `tracing_config`
+        os.environ["RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH"] = "roadseg_serve.observe.trace:otlp_exporter"
+        os.environ["RAY_SERVE_TRACING_SAMPLING_RATIO"] = "0"  # `trace.TraceEdge` decides instead
+        os.environ.setdefault("OTEL_SERVICE_NAME", "roadseg")
+    if replica_port is not None:  # a proxy in front of the only replica would double the cost of a request
+        os.environ["RAY_SERVE_ENABLE_DIRECT_INGRESS"] = "1"
+        os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] = str(replica_port)
+        os.environ["RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"] = str(replica_port + 1)
+        # No load balancer needs time to notice that this replica stops.
+        os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "0"
+        # The stages compute in threads, so they can share the event loop that takes requests.
+        os.environ["RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD"] = "0"
+        os.environ["RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"] = "0"
 
 
 def main() -> None:

@@ -13,13 +13,10 @@ class StopSignals:
 
     It polls a plain flag instead of waiting for a threading.Event: the handler interrupts the main thread anywhere, and
     would deadlock if that held the event's lock.
-
-    Attributes:
-        asked: whether there was a signal.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = False  # whether there was a signal
         self.listen()
 
     def listen(self) -> None:

@@ -7,7 +7,6 @@ road.
 import importlib.util
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -18,21 +17,15 @@ from roadseg_serve.models.artefact import Artefact
 from roadseg_serve.models.manifest import INT8_FILE, ONNX_FILE, TORCH_FILE, SizeRule
 
 EngineName = Literal["openvino", "openvino-int8", "onnxruntime", "torch"]
+EngineChoice = Literal["auto", EngineName]
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What an engine needs: an installed library, and one file of the model version."""
-
-    library: str
-    program: str
-
-
-NEEDS: dict[EngineName, Needs] = {
-    "openvino": Needs("openvino", ONNX_FILE),
-    "openvino-int8": Needs("openvino", INT8_FILE),
-    "onnxruntime": Needs("onnxruntime", ONNX_FILE),
-    "torch": Needs("torch", TORCH_FILE),
+# What each engine needs: an installed library, and one file of the model version.
+NEEDS: dict[EngineName, tuple[str, str]] = {
+    "openvino": ("openvino", ONNX_FILE),
+    "openvino-int8": ("openvino", INT8_FILE),
+    "onnxruntime": ("onnxruntime", ONNX_FILE),
+    "torch": ("torch", TORCH_FILE),
 }
 INSTALL = {
     "openvino": "pip install 'roadseg[serve]'",
@@ -55,37 +48,31 @@ class Engine(Protocol):
         """
 
 
-def create_engine(
-    name: EngineName | Literal["auto"], version: Artefact, *, num_threads: int, gpu: bool = False
-) -> Engine:
-    """Load the program of a model version.
+def create_engine(name: EngineChoice, version: Artefact, *, num_threads: int, gpu: bool = False) -> Engine:
+    """Load the program of a model version, for `num_threads` CPU threads in each call.
 
-    Args:
-        name: the engine, or `auto` for the best one installed; a named engine is never replaced by another.
-        version: the model version.
-        num_threads: CPU threads of one call.
-        gpu: whether this process has a GPU or a share of one.
+    `auto` means the best engine installed; a named engine is never replaced by another. `gpu` says whether this process
+    has a GPU or a share of one.
 
     Raises:
         ArtefactError: the version has no program for the engine, or the program cannot be loaded.
         StartError: the engine's library is not installed, or does not find the GPU.
     """
-    libraries = installed()
+    libraries = {library for library, _ in NEEDS.values() if importlib.util.find_spec(library)}
     if name == "auto":
         name = choose(libraries, gpu=gpu)
-    needs = NEEDS[name]
-    if needs.library not in libraries:
+    library, program = NEEDS[name]
+    if library not in libraries:
         raise StartError(
-            f"the engine {name} needs {needs.library}, which is not installed; {INSTALL[needs.library]}, or choose "
-            "another engine"
+            f"the engine {name} needs {library}, which is not installed; {INSTALL[library]}, or choose another engine"
         )
-    path = version.path_of(needs.program)
+    path = version.path_of(program)
     # Imported only when used: the libraries are a gigabyte together.
-    if needs.library == "torch":
+    if library == "torch":
         from roadseg_serve.engines.torch import TorchEngine  # noqa: PLC0415
 
         return TorchEngine(path, num_threads=num_threads, gpu=gpu)
-    if needs.library == "onnxruntime":
+    if library == "onnxruntime":
         from roadseg_serve.engines.onnxruntime import OnnxRuntimeEngine  # noqa: PLC0415
 
         return OnnxRuntimeEngine(path, num_threads=num_threads)
@@ -94,24 +81,15 @@ def create_engine(
     return OpenVinoEngine(path, num_threads=num_threads)
 
 
-def program_of(name: EngineName | Literal["auto"], *, gpu: bool) -> str:
+def program_of(name: EngineChoice, *, gpu: bool) -> str:
     """The file of a model version that an engine loads; on a CPU, `auto` always means the same file."""
     if name == "auto":
         name = "torch" if gpu else "openvino"
-    return NEEDS[name].program
-
-
-def installed() -> set[str]:
-    """The engine libraries that are installed; imports none of them."""
-    return {needs.library for needs in NEEDS.values() if importlib.util.find_spec(needs.library)}
+    return NEEDS[name][1]
 
 
 def choose(libraries: Collection[str], *, gpu: bool) -> EngineName:
-    """The engine that `auto` means, given the installed libraries.
-
-    Raises:
-        StartError: there is no GPU, and no engine for the CPU is installed.
-    """
+    """The engine that `auto` means, given the installed libraries; raises StartError if none of them can serve."""
     if gpu:
         return "torch"  # even if it is not installed: an idle GPU is an error
     if "openvino" in libraries:
@@ -122,11 +100,7 @@ def choose(libraries: Collection[str], *, gpu: bool) -> EngineName:
 
 
 def predict_all(engine: Engine, images_HWC: Sequence[UInt8Array]) -> list[UInt8Array]:
-    """Predict pictures of any sizes, those of equal shape in one batch; see `Engine.predict`.
-
-    Returns:
-        prob_HW of each picture, uint8 in [0, 255], in the given order.
-    """
+    """The prob_HW, uint8 in [0, 255], of pictures of any sizes, those of equal shape in one batch; keeps the order."""
     indices: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, image_HWC in enumerate(images_HWC):
         indices[image_HWC.shape].append(index)

@@ -11,11 +11,7 @@ from roadseg_serve.messages import UInt8Array
 
 
 class OnnxRuntimeEngine:
-    """Runs `model.onnx` in ONNX Runtime, with `num_threads` CPU threads for each call.
-
-    Raises:
-        ArtefactError: the program cannot be loaded.
-    """
+    """Runs `model.onnx` in ONNX Runtime, with `num_threads` CPU threads for each call."""
 
     def __init__(self, onnx_path: Path, *, num_threads: int) -> None:
         options = onnxruntime.SessionOptions()

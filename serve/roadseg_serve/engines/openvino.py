@@ -10,11 +10,7 @@ from roadseg_serve.messages import UInt8Array
 
 
 class OpenVinoEngine:
-    """Runs `model.onnx` or `model.int8.onnx` in OpenVINO, with `num_threads` CPU threads for each call.
-
-    Raises:
-        ArtefactError: the program cannot be loaded.
-    """
+    """Runs `model.onnx` or `model.int8.onnx` in OpenVINO, with `num_threads` CPU threads for each call."""
 
     def __init__(self, onnx_path: Path, *, num_threads: int) -> None:
         settings = {

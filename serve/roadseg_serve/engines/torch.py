@@ -21,12 +21,7 @@ NUM_CALLS_BEFORE_CAPTURE = 3
 
 
 class TorchEngine:
-    """Runs `model.pt2` on the GPU of this process, or on the CPU with `num_threads` threads for each call.
-
-    Raises:
-        ArtefactError: the program cannot be loaded.
-        StartError: PyTorch does not find the GPU.
-    """
+    """Runs `model.pt2` on the GPU of this process, or on the CPU with `num_threads` threads for each call."""
 
     def __init__(self, torch_path: Path, *, num_threads: int, gpu: bool) -> None:
         if gpu and not torch.cuda.is_available():

@@ -31,37 +31,22 @@ BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 
 @dataclass(frozen=True)
 class Artefact:
-    """A verified model version on this machine.
-
-    Attributes:
-        folder: the folder of its files.
-        manifest: its manifest.
-    """
+    """A verified model version on this machine: the folder of its files, and its manifest."""
 
     folder: Path
     manifest: Manifest
 
     def path_of(self, name: str) -> Path:
-        """The path of one of its files.
-
-        Raises:
-            ArtefactError: the version has no such file.
-        """
+        """The path of one of its files; raises ArtefactError if the manifest does not list it."""
         _select(self.manifest, [name], self.folder)
         return self.folder / name
 
 
 def resolve(uri: str) -> "Path | S3Folder":
-    """Find the place that a model URI names.
+    """Find the absolute folder, or the one on S3, that a model URI names; it may not exist.
 
-    Args:
-        uri: `bundled:<name>`, a folder path, `file://` and an absolute folder path, or `s3://bucket/prefix`.
-
-    Returns:
-        The absolute folder, or the one on S3. It may not exist; `check` and `read` find out.
-
-    Raises:
-        ArtefactError: unknown name or kind of URI.
+    The URI is `bundled:<name>`, a folder path, `file://` and an absolute folder path, or `s3://bucket/prefix`. Any
+    other raises ArtefactError.
     """
     scheme, colon, rest = uri.partition(":")
     if not colon:
@@ -88,14 +73,7 @@ def check(place: "Path | S3Folder", files: Collection[str] | None = None) -> Man
     """Check that a model version can be served, without fetching its files.
 
     In a folder, every listed file is verified. On S3, only the sizes are checked; if the store does not answer, an
-    intact copy in this machine's cache is enough.
-
-    Args:
-        place: from `resolve`.
-        files: the files that will be loaded; None means all.
-
-    Raises:
-        ArtefactError: as `read`.
+    intact copy in this machine's cache is enough. Arguments and errors are those of `read`.
     """
     if isinstance(place, Path):
         manifest = _read_folder(place, None).manifest
@@ -105,9 +83,7 @@ def check(place: "Path | S3Folder", files: Collection[str] | None = None) -> Man
         manifest = _parse(place.read(MANIFEST), place)
         _select(manifest, files, place)
         for name, file in manifest.files.items():
-            fault = _size_fault(place.size_bytes(name), file)
-            if fault:
-                raise ArtefactError(f"{place}/{name} {fault}; {REMEDY}")
+            _refuse(f"{place}/{name}", _size_fault(place.size_bytes(name), file))
     except StoreUnreachableError as error:
         return _read_cached(place, files, error).manifest
     return manifest
@@ -118,11 +94,7 @@ def read(place: "Path | S3Folder", files: Collection[str] | None = None) -> Arte
 
     Files on S3 are copied to the cache once. Their manifest is fetched every time, because its sha256 is part of the
     cache key. If the store does not answer, the version last used from exactly this address is read from the cache,
-    with a warning in the log.
-
-    Args:
-        place: from `resolve`.
-        files: the files that are needed; None means all. No other file is fetched or verified.
+    with a warning in the log. Only `files` are fetched and verified; None means all.
 
     Raises:
         StoreUnreachableError: the store does not answer, and the cache has no intact copy.
@@ -150,22 +122,15 @@ def read(place: "Path | S3Folder", files: Collection[str] | None = None) -> Arte
 
 def _read_folder(folder: Path, files: Collection[str] | None) -> Artefact:
     path = folder / MANIFEST
-    if not path.is_file():
-        raise ArtefactError(f"{path} is missing, which is written last; {REMEDY}")
+    _refuse(path, "" if path.is_file() else "is missing, which is written last")
     manifest = _parse(path.read_bytes(), folder)
     for name, file in _select(manifest, files, folder).items():
-        fault = _fault(folder / name, file)
-        if fault:
-            raise ArtefactError(f"{folder / name} {fault}; {REMEDY}")
+        _refuse(folder / name, _fault(folder / name, file))
     return Artefact(folder, manifest)
 
 
 def _read_cached(place: "S3Folder", files: Collection[str] | None, error: StoreUnreachableError) -> Artefact:
-    """The version last used from this address, since a newer one cannot be known.
-
-    Raises:
-        StoreUnreachableError: `error`, if there is no intact copy.
-    """
+    """The version last used from this address, as a newer one cannot be known; StoreUnreachableError if not intact."""
     address_hash = _address_hash(place)
     key = next(iter(cache.keys(address_hash)), None)
     if key is None:
@@ -200,11 +165,11 @@ def _fetch(place: "S3Folder", name: str, file: File, folder: Path) -> None:
     if path.exists():
         log.warning("%s %s; fetching it again", path, fault)
     place.download(name, partial)
-    fault = _fault(partial, file)
-    if fault:
-        partial.unlink()
-        raise ArtefactError(f"{place}/{name} {fault}; {REMEDY}")
-    partial.replace(path)
+    try:
+        _refuse(f"{place}/{name}", _fault(partial, file))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _parse(text: bytes, place: "Path | S3Folder") -> Manifest:
@@ -223,8 +188,7 @@ def _select(manifest: Manifest, names: Collection[str] | None, place: "Path | S3
     listed: dict[str, File] = dict(manifest.files.items())
     if names is None:
         return listed
-    unlisted = sorted(set(names) - listed.keys())
-    if unlisted:
+    if unlisted := sorted(set(names) - listed.keys()):
         remedy = "choose another engine, or publish a version with it: roadseg-train publish --int8"
         raise ArtefactError(f"{place} has no {', '.join(unlisted)}; {remedy}")
     return {name: listed[name] for name in names}
@@ -234,12 +198,17 @@ def _fault(path: Path, file: File) -> str:
     """What is wrong with a file, as the rest of a sentence; empty if nothing is."""
     if not path.is_file():
         return "is missing"
-    fault = _size_fault(path.stat().st_size, file)
-    if fault:
+    if fault := _size_fault(path.stat().st_size, file):
         return fault
     with path.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     return "" if sha256 == file.sha256 else "is damaged: its sha256 differs from the manifest"
+
+
+def _refuse(path: object, fault: str) -> None:
+    """Raise ArtefactError if there is a fault."""
+    if fault:
+        raise ArtefactError(f"{path} {fault}; {REMEDY}")
 
 
 def _size_fault(size_bytes: int, file: File) -> str:

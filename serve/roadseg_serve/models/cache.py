@@ -34,13 +34,8 @@ def root() -> Path:
 def fill(key: str, fetch: Callable[[Path], None]) -> Path:
     """Fill the folder of this key, and remove the least recently used versions beyond `MAX_VERSIONS`.
 
-    Args:
-        key: the folder's name.
-        fetch: brings the folder up to date, whatever it finds there. No other process fills the folder meanwhile.
-            What it raises is passed on.
-
-    Raises:
-        ArtefactError: the cache cannot be written.
+    `fetch` brings the folder up to date, whatever it finds there, while no other process fills it. Raises ArtefactError
+    if the cache cannot be written.
     """
     models = root()
     folder = models / key
@@ -50,7 +45,10 @@ def fill(key: str, fetch: Callable[[Path], None]) -> Path:
             folder.mkdir(exist_ok=True)  # removed by another process before this one had the lock
             fetch(folder)
             (folder / USED).touch()
-        _remove_old(models)
+        for old in _by_use(models)[MAX_VERSIONS:]:
+            with suppress(BlockingIOError), _lock(old, fcntl.LOCK_NB):  # skipped if another process fills it
+                if time.time() - _last_used_s(old) > MIN_AGE_S:
+                    shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise ArtefactError(
             f"{models} cannot hold the model ({error.strerror}); free some space there and check its permissions, "
@@ -74,13 +72,6 @@ def _last_used_s(folder: Path) -> float:
     with suppress(FileNotFoundError):
         return (folder / USED).stat().st_mtime
     return 0
-
-
-def _remove_old(models: Path) -> None:
-    for folder in _by_use(models)[MAX_VERSIONS:]:
-        with suppress(BlockingIOError), _lock(folder, fcntl.LOCK_NB):  # skipped if another process fills it
-            if time.time() - _last_used_s(folder) > MIN_AGE_S:
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -12,8 +12,6 @@ TORCH_FILE: Literal["model.pt2"] = "model.pt2"
 # What to do about files that are missing or damaged.
 REMEDY = "give the complete folder of one published version (<store>/<name>/<version>), or publish the model again"
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Version = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Text = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -104,8 +102,8 @@ class Manifest(Record):
     """The manifest of one model version; docs/artefact.schema.json describes every field."""
 
     schema_version: Literal[1]
-    name: Name
-    version: Version
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    version: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
     created: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
     git_commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}\+?$")] | None
     files: dict[Literal["model.onnx", "model.pt2", "model.int8.onnx"], File]
@@ -122,8 +120,7 @@ class Manifest(Record):
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
-        missing = {ONNX_FILE, TORCH_FILE} - self.files.keys()
-        missing |= {"python", "torch", "onnx"} - self.libraries.keys()
+        missing = {ONNX_FILE, TORCH_FILE} - self.files.keys() | {"python", "torch", "onnx"} - self.libraries.keys()
         if missing:
             raise ValueError(f"{', '.join(sorted(missing))} not listed")
         if (self.quantisation is None) == (INT8_FILE in self.files):

@@ -39,23 +39,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class S3Folder:
-    """All objects whose keys begin with `prefix/`; `str()` gives its URI.
-
-    Attributes:
-        bucket: the bucket's name.
-        prefix: without slashes at either end.
-    """
+    """All objects whose keys begin with `prefix/`; `prefix` has no slash at either end, `str()` gives the URI."""
 
     bucket: str
     prefix: str
 
     @classmethod
     def at(cls, uri: str) -> "S3Folder":
-        """Parse `s3://bucket/prefix`; sends no request.
-
-        Raises:
-            ArtefactError: the URI has no bucket or no prefix.
-        """
+        """Parse `s3://bucket/prefix`, and raise ArtefactError if a part is missing; sends no request."""
         bucket, _, prefix = uri.removeprefix(SCHEME).partition("/")
         if not bucket or not prefix.strip("/"):
             raise ArtefactError(f"{uri} names no model version; write {SCHEME}bucket/<store>/<name>/<version>")
@@ -74,7 +65,7 @@ class S3Folder:
 
         Raises:
             StoreUnreachableError: the server does not answer.
-            ArtefactError: the object does not exist, or the server refuses the request.
+            ArtefactError: the object does not exist, the server refuses the request, or an AWS variable is not valid.
         """
         return self._retry(
             name, lambda s3, key: s3.get_object(Bucket=self.bucket, Key=key)["Body"].read(), REQUEST_RETRY_S
@@ -133,11 +124,7 @@ class S3Folder:
 
     @functools.cached_property
     def _client(self) -> "S3Client":
-        """Created on first use, from the environment at that time.
-
-        Raises:
-            ArtefactError: an AWS variable is not valid.
-        """
+        """Created on first use, from the environment at that time."""
         custom_server = any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
         config = Config(
             connect_timeout=CONNECT_TIMEOUT_S,

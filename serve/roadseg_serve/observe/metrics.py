@@ -32,9 +32,7 @@ class Metrics:
             tag_keys=MODEL_TAGS,
         )
         self._refusals = metrics.Counter(
-            "roadseg_rejected_uploads",
-            description="Refused requests, by kind of problem.",
-            tag_keys=("reason",),
+            "roadseg_rejected_uploads", description="Refused requests, by kind of problem.", tag_keys=("reason",)
         )
 
     def note_answer(self, answer: Answer) -> None:
@@ -75,9 +73,7 @@ class ModelMetrics:
             tag_keys=MODEL_TAGS,
         )
         self._batch_size = metrics.Histogram(
-            "roadseg_batch_size",
-            description="Frames in one prediction.",
-            boundaries=BATCH_BOUNDARIES,
+            "roadseg_batch_size", description="Frames in one prediction.", boundaries=BATCH_BOUNDARIES
         )
 
     def note_loaded(self) -> None:

@@ -37,12 +37,8 @@ def sums(series: Series, *names: str, by: str, **labels: str) -> dict[str, float
 def quantile(buckets: Mapping[str, float], fraction: float) -> float | None:
     """The value that `fraction` of all observations do not exceed, as Prometheus' `histogram_quantile`.
 
-    Args:
-        buckets: the label `le`, an upper bound, to the number of observations up to it.
-        fraction: in [0, 1].
-
-    Returns:
-        Interpolated within a bucket; the highest finite bound if it is above that; None without observations.
+    `buckets` maps the label `le`, an upper bound, to the number of observations up to it. The value is interpolated
+    within a bucket; it is the highest finite bound if it lies above that, and None without observations.
     """
     rank, value = fraction * max(buckets.values(), default=0.0), None
     for lower, upper, below, num in _filled_buckets(buckets):

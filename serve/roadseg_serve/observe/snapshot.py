@@ -16,14 +16,13 @@ NUM_SCRAPES = 8  # at once
 
 def take_snapshot() -> Snapshot:
     """Ask every live node for its metrics, and Ray Serve for the deployments; works inside a replica only."""
-    time_s, problems = time.time(), []
+    time_s = time.time()
     nodes = [node for node in ray.nodes() if node["Alive"]]
     urls = [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in nodes]
     with ThreadPoolExecutor(NUM_SCRAPES) as pool:
         texts = list(pool.map(_scrape, urls))
     num_silent = texts.count(None)
-    if num_silent:
-        problems.append(f"{num_silent} of {len(nodes)} nodes did not answer; their figures are missing.")
+    problem = f"{num_silent} of {len(nodes)} nodes did not answer; their figures are missing."
     series: Series = {}
     for url, text in zip(urls, texts, strict=True):
         series |= parse(text or "", NAMES, node=url)
@@ -32,13 +31,12 @@ def take_snapshot() -> Snapshot:
         name: (deployment.status.value, {str(state): num for state, num in deployment.replica_states.items()})
         for name, deployment in application.deployments.items()
     }
-    return Snapshot(time_s, series, deployments, problems)
+    return Snapshot(time_s, series, deployments, [problem] if num_silent else [])
 
 
 def _scrape(url: str) -> str | None:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310  # a node of our own cluster
-            text: str = answer.read().decode()
-            return text
+            return str(answer.read(), "utf-8")
     except OSError:
         return None

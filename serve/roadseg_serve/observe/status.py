@@ -38,18 +38,11 @@ log = logging.getLogger("ray.serve.roadseg")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of all nodes at one time.
+    """The state of all nodes at one time: their metrics, and what could not be learnt."""
 
-    Attributes:
-        time_s: seconds since 1970.
-        series: the metrics of all nodes that answered.
-        deployments: by name, the state that Ray Serve reports, and the number of replicas in each state.
-        problems: what could not be learnt.
-    """
-
-    time_s: float
+    time_s: float  # since 1970
     series: Series
-    deployments: Mapping[str, tuple[str, Mapping[str, int]]]
+    deployments: Mapping[str, tuple[str, Mapping[str, int]]]  # by name: its state, and the number of replicas by state
     problems: Sequence[str] = ()
 
 
@@ -141,11 +134,7 @@ class StatusMonitor:
     """Answers from a snapshot of the whole server, taken when somebody asks and the last one is older than `PERIOD_S`.
 
     A snapshot makes Ray's agent on each node produce some hundred kilobytes of text, and costs this process a few
-    milliseconds.
-
-    Args:
-        steps: the names of the processing steps, in order.
-        take_snapshot: may block; runs in a thread.
+    milliseconds. `steps` are the names of the processing steps, in order; `take_snapshot` may block.
     """
 
     def __init__(self, steps: Iterable[str], take_snapshot: Callable[[], Snapshot]) -> None:
@@ -157,11 +146,7 @@ class StatusMonitor:
         self._started_s = 0.0
 
     async def status(self) -> Status:
-        """The latest status.
-
-        Raises:
-            ModelUnavailableError: Ray or its nodes do not answer.
-        """
+        """The latest status; raises ModelUnavailableError if Ray or its nodes do not answer."""
         # One at a time, even if Ray never answers: whoever asks meanwhile waits for the same update.
         if self._update is None or (self._update.done() and time.monotonic() - self._started_s >= PERIOD_S):
             self._started_s = time.monotonic()
@@ -176,27 +161,17 @@ class StatusMonitor:
     def _take(self) -> Status:
         now = self._take_snapshot()
         self._snapshots.append(now)
-        status = summarise(first_of_window(self._snapshots), now, self._steps)
+        # The newest snapshot that is old enough, or else the oldest.
+        old = (each for each in reversed(self._snapshots) if each.time_s <= now.time_s - WINDOW_S)
+        status = summarise(next(old, self._snapshots[0]), now, self._steps)
         self._history.append(moment_of(status))
         self._snapshots = [each for each in self._snapshots if each.time_s >= now.time_s - HISTORY_S]
         self._history = [each for each in self._history if each.time_s >= now.time_s - HISTORY_S]
         return status.model_copy(update={"history": self._history})
 
 
-def first_of_window(snapshots: Sequence[Snapshot]) -> Snapshot:
-    """The newest snapshot at least `WINDOW_S` before the last one, or else the oldest; they are in order of time."""
-    now_s = snapshots[-1].time_s
-    return next((each for each in reversed(snapshots) if each.time_s <= now_s - WINDOW_S), snapshots[0])
-
-
 def summarise(first: Snapshot, now: Snapshot, steps: Iterable[str]) -> Status:
-    """The status at `now`; rates and counts are those since `first`.
-
-    Args:
-        first: there are no rates and counts unless it is `MIN_WINDOW_S` older than `now`.
-        now: the last snapshot.
-        steps: the names of the processing steps, in order.
-    """
+    """The status at `now`; rates and counts are those since `first`, if that is at least `MIN_WINDOW_S` older."""
     window_s = now.time_s - first.time_s
     if window_s < MIN_WINDOW_S:
         first, window_s = now, 0.0

@@ -51,7 +51,9 @@ def otlp_exporter() -> "list[SpanProcessor]":
     _add_trace_ids_to_logs()
     # Ray keeps the spans of a request in one stack, though its calls do not end in reverse order. So Ray sometimes sets
     # attributes on a span that has ended, which would log a warning for each request.
-    logging.getLogger("opentelemetry.sdk.trace").addFilter(_is_not_late_attribute)
+    logging.getLogger("opentelemetry.sdk.trace").addFilter(
+        lambda record: record.msg != "Setting attribute on ended span."
+    )
     return [processor]
 
 
@@ -59,9 +61,7 @@ class TraceEdge:
     """Middleware that starts the span of a request, as a child of the client's `traceparent` if there is one.
 
     Only POST requests are traced, not pages and probes; frames of a WebSocket get theirs from `start_trace`.
-
-    Args:
-        app: Ray Serve's HTTP server, inside `AnswerHeaders`.
+    `AnswerHeaders` must run before it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -106,12 +106,7 @@ def span(name: str) -> AbstractContextManager[Span]:
 def record_span(name: str, parent: Context, *, started_ns: int, time_s: float, attributes: Attributes) -> None:
     """Add a finished span to another request's trace, for work on several requests at once.
 
-    Args:
-        name: of the span.
-        parent: the `get_current()` of the request.
-        started_ns: from `time.time_ns()`.
-        time_s: the duration.
-        attributes: of the span.
+    `parent` is the `get_current()` of that request, `started_ns` comes from `time.time_ns()`.
     """
     finished = trace.get_tracer(NAME).start_span(name, parent, start_time=started_ns, attributes=attributes)
     finished.end(started_ns + round(1e9 * time_s))
@@ -129,7 +124,3 @@ def _add_trace_ids_to_logs() -> None:
         return record
 
     logging.setLogRecordFactory(make_record_with_id)
-
-
-def _is_not_late_attribute(record: logging.LogRecord) -> bool:
-    return record.msg != "Setting attribute on ended span."

@@ -41,34 +41,20 @@ class Input:
 
 @dataclass(frozen=True)
 class Job:
-    """A file to segment, and where the result goes.
-
-    Attributes:
-        source: the input file.
-        is_video: whether it is a video, and not a picture.
-        format: of the result.
-        target: the output file; for a video in a format other than overlay, the folder of its frames.
-    """
+    """A file to segment, and where the result goes."""
 
     source: Path
     is_video: bool
     format: Format
-    target: Path
+    target: Path  # the output file; for a video in a format other than overlay, the folder of its frames
 
 
 def find(names: Sequence[str], *, recursive: bool, out: Path) -> list[Input]:
     """Find the files that the names stand for, each once, in the order of the names and sorted within each.
 
     Files that are named or match a pattern are taken whatever their suffix. Folders give all files with the suffix of
-    a picture or video, except hidden files and those below `out`.
-
-    Args:
-        names: files, folders, and `glob` patterns including `**`.
-        recursive: whether to look into subfolders.
-        out: the output folder.
-
-    Raises:
-        InputError: a name stands for nothing.
+    a picture or video, except hidden files and those below `out`. Names may be `glob` patterns including `**`; one that
+    stands for nothing raises InputError.
     """
     found: dict[Path, Input] = {}
     for name in names:
@@ -86,44 +72,45 @@ def find(names: Sequence[str], *, recursive: bool, out: Path) -> list[Input]:
 def plan(inputs: Sequence[Input], *, out: Path, wanted: Format | None) -> list[Job]:
     """Decide where each result goes: to the same relative path below `out`, with the suffix of the format.
 
-    The format `wanted=None` means PNG masks for pictures, and overlays for videos.
-
-    Raises:
-        InputError: two results would have the same path, or one would overwrite an input.
+    The format `wanted=None` means PNG masks for pictures, and overlays for videos. Raises InputError if two results
+    would have the same path, or one would overwrite an input.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a folder with --out")
-    jobs: dict[Path, Job] = {}
+    jobs = []
     for each in inputs:
         answer_format = wanted or (Format.OVERLAY if each.is_video else Format.PNG)
         suffix = SUFFIXES[answer_format]
         if each.is_video:
             suffix = ".mp4" if answer_format is Format.OVERLAY else ""
-        target = out / each.relative.with_suffix(suffix)
-        if target in jobs:
-            raise _same_target(jobs[target].source, each.path, target)
-        jobs[target] = Job(each.path, each.is_video, answer_format, target)
-    for job in jobs.values():
-        for parent in job.target.parents:
-            if parent in jobs:  # the folder of a video's frames is also a folder of pictures
-                raise _same_target(jobs[parent].source, job.source, parent)
-    check_not_overwritten([each.path for each in inputs], list(jobs))
-    return list(jobs.values())
+        jobs.append(Job(each.path, each.is_video, answer_format, out / each.relative.with_suffix(suffix)))
+    by_target: dict[Path, Job] = {}
+    for job in jobs:
+        by_target.setdefault(job.target, job)
+    for job in jobs:
+        for path in (job.target, *job.target.parents):  # the folder of a video's frames may be one of pictures too
+            other = by_target.get(path, job)
+            if other is not job:
+                raise InputError(
+                    f"{other.source} and {job.source} would both be written to {path}; give their common folder with "
+                    "--recursive, or a pattern in quotes, to keep their folders apart, or run segment twice with "
+                    "different --out"
+                )
+    check_not_overwritten([each.path for each in inputs], list(by_target))
+    return jobs
 
 
 def check_not_overwritten(sources: Sequence[Path], targets: Sequence[Path]) -> None:
-    """Check that no target is one of the sources, even by another name.
-
-    Raises:
-        InputError: a target is one.
-    """
-    by_identity = {(found.st_dev, found.st_ino): path for path in sources for found in (path.stat(),)}
+    """Raise InputError if a target is one of the sources, even by another name."""
+    by_identity = {_identity(path): path for path in sources}
     for target in targets:
-        if target.exists():
-            found = target.stat()
-            source = by_identity.get((found.st_dev, found.st_ino))
-            if source is not None:
-                raise InputError(f"{target} would overwrite the input {source}; choose another --out")
+        if target.exists() and (source := by_identity.get(_identity(target))):
+            raise InputError(f"{target} would overwrite the input {source}; choose another --out")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _found_by(name: str, *, recursive: bool, out: Path) -> Iterator[Input]:
@@ -172,10 +159,3 @@ def _explain_nothing(name: str, *, recursive: bool) -> str:
     if glob.has_magic(name):
         return f"nothing matches {name}"
     return f"{name} does not exist"
-
-
-def _same_target(first: Path, second: Path, target: Path) -> InputError:
-    return InputError(
-        f"{first} and {second} would both be written to {target}; give their common folder with --recursive, or a "
-        "pattern in quotes, to keep their folders apart, or run segment twice with different --out"
-    )

@@ -14,17 +14,16 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from rich.progress import Progress
 
-from roadseg_serve.engines.engine import EngineName, create_engine, predict_all, program_of, warm_up
+from roadseg_serve.engines.engine import EngineChoice, create_engine, predict_all, program_of, warm_up
 from roadseg_serve.errors import FileError, RoadsegError
 from roadseg_serve.messages import Answer, AnswerOptions, Format, Frame, ModelName, Prediction
 from roadseg_serve.models import artefact
 from roadseg_serve.offline.inputs import SUFFIXES, Job
-from roadseg_serve.offline.outcome import Outcome
 from roadseg_serve.stages.postprocess import answer, binarise, overlay, resize_back
 from roadseg_serve.stages.preprocess import Limits, frame_of, resize_and_pad
 
@@ -50,19 +49,10 @@ R = TypeVar("R")
 class Segmenter:
     """A model in this process, on the CPU; see `artefact.resolve` and `create_engine`.
 
-    Args:
-        uri: the model version.
-        engine: the engine.
-        num_threads: of one prediction; None means one for each CPU that this process may use.
-
-    Raises:
-        ArtefactError: the model cannot be read, or has no program for the engine.
-        StartError: the engine cannot run here.
+    `num_threads` is that of one prediction; None means one for each CPU that this process may use.
     """
 
-    def __init__(
-        self, uri: str, *, engine: EngineName | Literal["auto"] = "auto", num_threads: int | None = None
-    ) -> None:
+    def __init__(self, uri: str, *, engine: EngineChoice = "auto", num_threads: int | None = None) -> None:
         num_threads = num_threads or len(os.sched_getaffinity(0))
         version = artefact.read(artefact.resolve(uri), [program_of(engine, gpu=False)])
         self.size_rule = version.manifest.input.size
@@ -84,27 +74,38 @@ class Segmenter:
 
 @dataclass(frozen=True)
 class Options:
-    """How to segment files.
+    """How to segment files."""
 
-    Attributes:
-        threshold: in [0, 1]; None means the model's own.
-        every: of a video, only the frames whose index is a multiple of this.
-        skip_existing: skip inputs whose output exists.
-        num_jobs: threads that decode and encode.
-    """
+    threshold: float | None = None  # in [0, 1]; None means the model's own
+    every: int = 1  # of a video, only the frames whose index is a multiple of this
+    skip_existing: bool = False  # skip inputs whose output exists
+    num_jobs: int = 2  # threads that decode and encode
 
-    threshold: float | None = None
-    every: int = 1
-    skip_existing: bool = False
-    num_jobs: int = 2
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one input."""
+
+    source: Path
+    target: Path  # the output file or folder
+    width: int = 0  # of the upright picture, pixels; 0 if it was not read
+    height: int = 0
+    num_images: int = 0  # 1, or the number of frames in a video; 0 if none was segmented
+    road_share: float = 0.0  # of all pixels, in [0, 1], averaged over the images
+    seconds: float = 0.0  # of processing; for a picture, without waiting for others
+    fault: str = ""  # what went wrong and what to do
+    note: str = ""  # what the user should know although nothing went wrong
+
+    @property
+    def state(self) -> str:
+        """`failed`, `written`, or `skipped` if the output existed already."""
+        if self.fault:
+            return "failed"
+        return "written" if self.num_images else "skipped"
 
 
 def segment_bytes(segmenter: Segmenter, data: bytes, answer_options: AnswerOptions) -> Answer:
-    """Segment one picture, with the same result as from a server.
-
-    Raises:
-        RequestError: the picture cannot be read.
-    """
+    """Segment one picture, with the same result as from a server; raises RequestError if it cannot be read."""
     frame = frame_of(data, LIMITS, segmenter.size_rule, keep_picture=answer_options.format is Format.OVERLAY)
     [prediction] = segmenter.predict([frame])
     return answer(prediction, answer_options, frame, None)
@@ -139,15 +140,8 @@ def run_batches(
 ) -> Generator[tuple[T, R | RoadsegError], None, None]:
     """Prepare items in threads, predict those that are ready as a batch, and finish them in threads.
 
-    Items are taken only as fast as results are. Results are in the order of the items, except that a failed preparation
-    is reported at once.
-
-    Args:
-        items: iterated in the caller's thread.
-        prepare: item to frame, in a thread.
-        predict: frames to predictions, in a thread of its own.
-        finish: the remaining work on an item, in a thread.
-        num_jobs: threads for `prepare` and `finish`.
+    Items are iterated in the caller's thread, only as fast as results are. Results are in the order of the items,
+    except that a failed preparation is reported at once. `predict` has a thread of its own beside the `num_jobs`.
 
     Yields:
         Each item with the result of `finish`, or with the RoadsegError that was raised on the way.
@@ -192,10 +186,9 @@ def run_batches(
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` to write to, which replaces `path` if the block succeeds and is removed if not.
+    """A temporary file beside `path` that replaces it if the block succeeds, and is removed if not.
 
-    Raises:
-        FileError: it cannot be written.
+    Raises FileError if it cannot be written.
     """
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:

@@ -8,10 +8,9 @@ import io
 import math
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Self
 
 import av
 import numpy as np
@@ -34,26 +33,13 @@ VP9 = ("libvpx-vp9", {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used":
 BT709 = 1  # in the tables of ITU-T H.273; players assume it for unlabelled videos
 
 
-class Reader:
+class Reader(AbstractContextManager["Reader"]):
     """Reads a video file. Iterating gives the index and each frame that can be read, then `fault` says what could not.
 
-    Args:
-        path: the file.
-        every: take only the frames whose index is a multiple of this.
-        with_sound: whether to pass the sound on to a `Writer`.
+    Only the frames whose index is a multiple of `every` are taken. `with_sound` passes the sound on to a `Writer`.
 
     Raises:
         FileError: the file cannot be opened as a video.
-
-    Attributes:
-        time_base: seconds in one unit of time.
-        rate: mean number of frames per second from iterating.
-        sample_aspect_ratio: width by height of a stored pixel, if the file says so.
-        quarter_turns: counter-clockwise turns that make a stored frame upright; known after the first frame.
-        audio: the audio streams that mp4 can hold unchanged.
-        audio_packets: their packets read so far; the writer takes them from here.
-        note: which sound is left out; usually empty.
-        fault: what is wrong with the file; known at its end, and empty if nothing is.
     """
 
     def __init__(self, path: Path, *, every: int = 1, with_sound: bool = False) -> None:
@@ -68,21 +54,19 @@ class Reader:
         stream.thread_type = "AUTO"
         self._stream = stream
         self._every = every
-        self.time_base = stream.time_base
-        self.rate = (stream.average_rate or stream.guessed_rate or Fraction(25)) / every
-        self.sample_aspect_ratio = stream.sample_aspect_ratio
+        self.time_base = stream.time_base  # seconds in one unit of time
+        self.rate = (stream.average_rate or stream.guessed_rate or Fraction(25)) / every  # mean frames per second
+        self.sample_aspect_ratio = stream.sample_aspect_ratio  # width by height of a stored pixel, if the file says so
         wanted = self._container.streams.audio if with_sound else ()
-        self.audio = [each for each in wanted if _fits_mp4(path, each)]
+        self.audio = [each for each in wanted if _fits_mp4(path, each)]  # unchanged
         left_out = ", ".join(each.name or "unknown" for each in wanted if each not in self.audio)
         self.note = f"Its sound is left out because mp4 cannot hold it ({left_out})." if left_out else ""
-        self.audio_packets: deque[Packet[Stream]] = deque()
-        self.quarter_turns = 0
-        self.fault = ""
+        self.audio_packets: deque[Packet[Stream]] = deque()  # read so far; the writer takes them from here
+        self.quarter_turns = 0  # counter-clockwise, to make a stored frame upright; known after the first frame
+        self.fault = ""  # what is wrong with the file; known at its end
         self._num_bad = 0
         self._end_s = 0.0  # of the last packet
-
-    def __enter__(self) -> Self:
-        return self
+        self._duration_s = (self._container.duration or 0) / 1e6  # according to the header
 
     def __exit__(self, *_exception: object) -> None:
         self._container.close()
@@ -98,16 +82,8 @@ class Reader:
         """The number of frames that iterating will give, according to the header; 0 if it does not say."""
         return math.ceil(self._stream.frames / self._every or self._duration_s * self.rate)
 
-    @property
-    def _duration_s(self) -> float:
-        return (self._container.duration or 0) / 1e6
-
     def __iter__(self) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Index among all frames, and the frame; `pts` is made to increase strictly, whatever the file says.
-
-        Raises:
-            FileError: there is no frame.
-        """
+        """Index among all frames, and the frame, with strictly increasing `pts`; raises FileError if there is none."""
         step = max(1, round(1 / (self.rate * self._every * self.time_base)))
         last = None
         index = -1
@@ -173,13 +149,10 @@ class Reader:
         return f"It cannot be read completely: {', '.join(faults)}. The rest is written; copy the file again for all."
 
 
-class Writer:
+class Writer(AbstractContextManager["Writer"]):
     """Writes an mp4 with new pictures, and with the times, rate and unchanged sound of the video in `reader`.
 
-    At least one frame must have been read from it.
-
-    Raises:
-        FileError: the file cannot be written.
+    At least one frame must have been read from it. Raises FileError if the file cannot be written.
     """
 
     def __init__(self, path: Path, reader: Reader) -> None:
@@ -205,9 +178,6 @@ class Writer:
             self._container, self._stream = container, stream
             self._close = on_error.pop_all()
         self._last_dts: dict[Stream, int] = {}
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_exception: object) -> None:
         if kind is None:

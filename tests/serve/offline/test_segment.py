@@ -17,11 +17,12 @@ from rich.progress import Progress
 from roadseg_serve.errors import DamagedImageError, FileError, InputError, RoadsegError
 from roadseg_serve.messages import AnswerOptions, Format, Frame, ModelName, Placement, Prediction, UInt8Array
 from roadseg_serve.models.manifest import SizeRule
+from roadseg_serve.offline.console import summarise, summary_file
 from roadseg_serve.offline.inputs import Job, find, plan
-from roadseg_serve.offline.outcome import Outcome, summarise, summary_file
 from roadseg_serve.offline.segment import (
     MAX_BATCH_SIZE,
     Options,
+    Outcome,
     Segmenter,
     atomic_file,
     run_batches,

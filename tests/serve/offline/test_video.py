@@ -15,8 +15,7 @@ from rich.progress import Progress
 from roadseg_serve.errors import FileError
 from roadseg_serve.messages import Format, UInt8Array
 from roadseg_serve.offline.inputs import Input, plan
-from roadseg_serve.offline.outcome import Outcome
-from roadseg_serve.offline.segment import Options, Segmenter, segment_files
+from roadseg_serve.offline.segment import Options, Outcome, Segmenter, segment_files
 from roadseg_serve.offline.video import Reader
 
 MakeFrame = Callable[[int], UInt8Array]
