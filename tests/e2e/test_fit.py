@@ -198,8 +198,8 @@ def test_workers_share_the_batches_and_are_replaced_when_one_dies(
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["step"], summary["num_images"], summary["num_workers"]) == (NUM_STEPS, 8 * NUM_STEPS, 2)
     assert list((tmp_path / "run" / "tensorboard").iterdir())
-    # A mask of nothing but road would score the stripe's own share, 0.47. Whether the weights equal those of one process
-    # is for tests/train/network/test_collectives.py, in float32; here bfloat16 rounding may grow from step to step.
+    # A mask of nothing but road scores the stripe's own share, 0.47. tests/train/network/test_collectives.py compares
+    # weights with those of one process in float32; here bfloat16 may be used, whose rounding grows from step to step.
     assert summary["last_heldout"]["road_iou"] > 0.8
 
 
