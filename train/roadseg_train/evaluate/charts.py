@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from roadseg_train.evaluate.evaluate import Evaluation
-from roadseg_train.evaluate.reliability import Reliability
+from roadseg_train.evaluate.evaluate import Evaluation, Reliability
 from roadseg_train.metrics import Histogram, confusion, threshold_level
 
 BLUE, ORANGE, GREEN, PURPLE, RED, TEAL = "#3b7fd1", "#cf6f12", "#2e9161", "#8e63d6", "#cc4b43", "#1f8f99"
@@ -72,13 +71,8 @@ def draw_image_ious(evaluation: Evaluation) -> str:
         ious = {f"{len(ious)} drives": [image.road_iou for image in evaluation.images]}
     low = np.floor(20 * min(image.road_iou for image in evaluation.images)) / 20
     with _axes("image-ious") as axes:
-        axes.hist(
-            list(ious.values()),
-            bins=np.linspace(min(low, 0.95), 1, 21).tolist(),
-            stacked=True,
-            color=SERIES[: len(ious)],
-            label=list(ious),
-        )
+        bins = np.linspace(min(low, 0.95), 1, 21).tolist()
+        axes.hist(list(ious.values()), bins=bins, stacked=True, color=SERIES[: len(ious)], label=list(ious))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="road IoU of an image", ylabel="images")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
