@@ -44,20 +44,19 @@ def draw_precision_recall(evaluation: Evaluation) -> str:
     """Precision over recall at all thresholds; the masks must have road."""
     counts = confusion(Histogram(np.array(evaluation.road_at_level), np.array(evaluation.not_road_at_level)))
     found = counts.true_positive > 0
-    precision = counts.true_positive[found] / (counts.true_positive + counts.false_positive)[found]
-    recall = counts.true_positive[found] / counts.true_positive[0]
+    precision = counts.true_positive / np.maximum(1, counts.true_positive + counts.false_positive)
+    recall = counts.true_positive / counts.true_positive[0]
     kitti = evaluation.overall_detail.kitti
     assert kitti is not None
     with _axes("precision-recall") as axes:
-        axes.plot(recall, precision, color=BLUE, linewidth=2)
+        axes.plot(recall[found], precision[found], color=BLUE, linewidth=2)
         best = f"best F1, threshold {kitti.threshold:.3f}"
         axes.plot(kitti.recall, kitti.precision, "D", color=ORANGE, markersize=7, label=best)
         level = threshold_level(evaluation.threshold)
         shown = [kitti.recall, kitti.precision]
         if found[level]:
-            at = np.count_nonzero(found[:level])
-            axes.plot(recall[at], precision[at], "o", color=GREEN, label=f"threshold {evaluation.threshold:g}")
-            shown += [recall[at], precision[at]]
+            axes.plot(recall[level], precision[level], "o", color=GREEN, label=f"threshold {evaluation.threshold:g}")
+            shown += [recall[level], precision[level]]
         low = max(0.0, np.floor(10 * min(shown)) / 10 - 0.2)
         axes.set(xlim=(low, 1.01), ylim=(low, 1.01), xlabel="recall", ylabel="precision")
         axes.legend(loc="lower left")
