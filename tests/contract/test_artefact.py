@@ -84,7 +84,7 @@ def publish(
     version: str = "1.0",
     fitted_on: str = "fit",
 ) -> Path:
-    published = writer.publish(
+    writer.publish(
         storage_path(store),
         name,
         version,
@@ -93,7 +93,7 @@ def publish(
         step=config.num_steps,
         evaluation=evaluation,
     )
-    return Path(published.path.uri)
+    return store / name / version
 
 
 @pytest.fixture(scope="module")

@@ -205,7 +205,7 @@ def test_an_accurate_int8_program_is_written_and_read(
     monkeypatch.setattr(quantiser, "ALLOWED_DROP", allowed_drop)
     config: TrainConfig = tiny().model_copy(update={"widths": (16, 16, 16)})
     torch.manual_seed(0)
-    published = writer.publish(
+    quantisation = writer.publish(
         storage_path(tmp_path),
         "road",
         "1",
@@ -215,11 +215,11 @@ def test_an_accurate_int8_program_is_written_and_read(
         evaluation=evaluation_of(config),
         int8_frames=frames,
     )
-    folder = Path(published.path.uri)
-    assert published.quantisation is not None
+    folder = tmp_path / "road" / "1"
+    assert quantisation is not None
     jsonschema.validate(json.loads((folder / "manifest.json").read_text()), SCHEMA)
     version = reader.read(folder)
     assert ("model.int8.onnx" in version.manifest.files) == offered == (folder / "model.int8.onnx").exists()
     if version.manifest.quantisation:
-        assert version.manifest.quantisation.model_dump() == published.quantisation.model_dump()
+        assert version.manifest.quantisation.model_dump() == quantisation.model_dump()
         assert create_engine("openvino-int8", version, num_threads=1).predict(np.zeros((1, 32, 32, 3), np.uint8)).any()

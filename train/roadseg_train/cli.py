@@ -171,8 +171,7 @@ def evaluate(
     place, uris = reach(run), [reach(folder).uri for folder in data or []]
     from roadseg_train.data.check import check_data, check_images  # noqa: PLC0415
     from roadseg_train.evaluate.evaluate import evaluate_frames  # noqa: PLC0415
-    from roadseg_train.evaluate.examples import draw_examples  # noqa: PLC0415
-    from roadseg_train.evaluate.report import render_report  # noqa: PLC0415
+    from roadseg_train.evaluate.report import draw_examples, render_report  # noqa: PLC0415
     from roadseg_train.evaluate.submission import find_test_images, write_submission  # noqa: PLC0415
     from roadseg_train.fit.run import fetch, load_run  # noqa: PLC0415
 
@@ -246,7 +245,7 @@ def publish(
         from roadseg_train.publish.quantise import choose_frames  # noqa: PLC0415
 
         int8_frames = choose_frames(loaded.record)
-    published = artefact.publish(
+    quantisation = artefact.publish(
         models,
         name,
         version,
@@ -256,9 +255,10 @@ def publish(
         evaluation=read_evaluation(metrics),
         int8_frames=int8_frames,
     )
-    if published.quantisation:
-        typer.echo(published.quantisation.text())
-    typer.echo(f"published {published.path}; next: roadseg-serve run --model {published.path}")
+    if quantisation:
+        typer.echo(quantisation.text())
+    path = models / name / version
+    typer.echo(f"published {path}; next: roadseg-serve run --model {path}")
 
 
 def print_left_out(images: Sequence[Path]) -> None:

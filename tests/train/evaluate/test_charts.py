@@ -2,8 +2,7 @@ import re
 from collections.abc import Callable
 
 from roadseg_train.evaluate.charts import draw_image_ious, draw_precision_recall, draw_reliability
-from roadseg_train.evaluate.evaluate import Evaluation
-from roadseg_train.evaluate.reliability import Bin, Reliability
+from roadseg_train.evaluate.evaluate import Bin, Evaluation, Reliability
 
 Evaluate = Callable[..., Evaluation]
 

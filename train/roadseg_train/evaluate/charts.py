@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from roadseg_train.evaluate.evaluate import Evaluation
-from roadseg_train.evaluate.reliability import Reliability
+from roadseg_train.evaluate.evaluate import Evaluation, Reliability
 from roadseg_train.metrics import Histogram, confusion, threshold_level
 
 BLUE, ORANGE, GREEN, PURPLE, RED, TEAL = "#3b7fd1", "#cf6f12", "#2e9161", "#8e63d6", "#cc4b43", "#1f8f99"
@@ -45,20 +44,19 @@ def draw_precision_recall(evaluation: Evaluation) -> str:
     """Precision over recall at all thresholds; the masks must have road."""
     counts = confusion(Histogram(np.array(evaluation.road_at_level), np.array(evaluation.not_road_at_level)))
     found = counts.true_positive > 0
-    precision = counts.true_positive[found] / (counts.true_positive + counts.false_positive)[found]
-    recall = counts.true_positive[found] / counts.true_positive[0]
+    precision = counts.true_positive / np.maximum(1, counts.true_positive + counts.false_positive)
+    recall = counts.true_positive / counts.true_positive[0]
     kitti = evaluation.overall_detail.kitti
     assert kitti is not None
     with _axes("precision-recall") as axes:
-        axes.plot(recall, precision, color=BLUE, linewidth=2)
+        axes.plot(recall[found], precision[found], color=BLUE, linewidth=2)
         best = f"best F1, threshold {kitti.threshold:.3f}"
         axes.plot(kitti.recall, kitti.precision, "D", color=ORANGE, markersize=7, label=best)
         level = threshold_level(evaluation.threshold)
         shown = [kitti.recall, kitti.precision]
         if found[level]:
-            at = np.count_nonzero(found[:level])
-            axes.plot(recall[at], precision[at], "o", color=GREEN, label=f"threshold {evaluation.threshold:g}")
-            shown += [recall[at], precision[at]]
+            axes.plot(recall[level], precision[level], "o", color=GREEN, label=f"threshold {evaluation.threshold:g}")
+            shown += [recall[level], precision[level]]
         low = max(0.0, np.floor(10 * min(shown)) / 10 - 0.2)
         axes.set(xlim=(low, 1.01), ylim=(low, 1.01), xlabel="recall", ylabel="precision")
         axes.legend(loc="lower left")
@@ -72,13 +70,8 @@ def draw_image_ious(evaluation: Evaluation) -> str:
         ious = {f"{len(ious)} drives": [image.road_iou for image in evaluation.images]}
     low = np.floor(20 * min(image.road_iou for image in evaluation.images)) / 20
     with _axes("image-ious") as axes:
-        axes.hist(
-            list(ious.values()),
-            bins=np.linspace(min(low, 0.95), 1, 21).tolist(),
-            stacked=True,
-            color=SERIES[: len(ious)],
-            label=list(ious),
-        )
+        bins = np.linspace(min(low, 0.95), 1, 21).tolist()
+        axes.hist(list(ious.values()), bins=bins, stacked=True, color=SERIES[: len(ious)], label=list(ious))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="road IoU of an image", ylabel="images")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)

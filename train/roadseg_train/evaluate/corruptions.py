@@ -35,29 +35,24 @@ GAMMA = 2.2  # from pixel values to linear light, in which light adds up
 REFERENCE_HEIGHT_PX = 360
 
 
-def fog(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt8Array:
+def fog(image_HWC: UInt8Array, severity: int, _rng: np.random.Generator) -> UInt8Array:
     """Fog absorbs the light of distant objects and adds grey airlight (Koschmieder 1924).
 
     light = object * t + airlight * (1 - t), with t = exp(-extinction * distance). The airlight is as bright as the
     brightest 5 % of the image. Source: Sakaridis et al. 2018 (arXiv 1708.07819), with measured distances.
     """
-    del rng
     return _from_light(_haze(_to_light(image_HWC), FOG_PER_M[severity - 1]))
 
 
 def dark(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt8Array:
-    """Less light, with photon and read-out noise.
-
-    Source: the photon transfer model, EMVA standard 1288.
-    """
+    """Less light, with photon and read-out noise: the photon transfer model of EMVA standard 1288."""
     electrons = _to_light(image_HWC) * DARK_EXPOSURE[severity - 1] * DARK_FULL_WELL
     measured = rng.poisson(electrons) + rng.normal(0, DARK_READ_NOISE, electrons.shape)
     return _from_light(measured / DARK_FULL_WELL)
 
 
-def blur(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt8Array:
+def blur(image_HWC: UInt8Array, severity: int, _rng: np.random.Generator) -> UInt8Array:
     """Out of focus: every point becomes a disc."""
-    del rng
     height, width = image_HWC.shape[:2]
     radius_px = BLUR_RADIUS_PX[severity - 1] * height / REFERENCE_HEIGHT_PX
     margin = int(np.ceil(radius_px)) + 1
@@ -71,17 +66,14 @@ def blur(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt
 
 def noise(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt8Array:
     """Gaussian noise, like a sensor at high gain."""
-    noisy = image_HWC / 255 + rng.normal(0, NOISE_SIGMA[severity - 1], image_HWC.shape)
-    return _to_bytes(noisy)
+    return _to_bytes(image_HWC / 255 + rng.normal(0, NOISE_SIGMA[severity - 1], image_HWC.shape))
 
 
-def jpeg(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt8Array:
+def jpeg(image_HWC: UInt8Array, severity: int, _rng: np.random.Generator) -> UInt8Array:
     """JPEG compression with visible blocks."""
-    del rng
     file = io.BytesIO()
     Image.fromarray(image_HWC).save(file, "JPEG", quality=JPEG_QUALITY[severity - 1])
-    with Image.open(file) as image:
-        return np.array(image)
+    return np.array(Image.open(file))
 
 
 def rain(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt8Array:
@@ -106,14 +98,8 @@ def rain(image_HWC: UInt8Array, severity: int, rng: np.random.Generator) -> UInt
     return _from_light(light + (_airlight(light) - light) * opacity_HW1)
 
 
-CORRUPTIONS: dict[str, Callable[[UInt8Array, int, np.random.Generator], UInt8Array]] = {
-    "fog": fog,
-    "rain": rain,
-    "dark": dark,
-    "blur": blur,
-    "noise": noise,
-    "JPEG": jpeg,
-}
+Corrupt = Callable[[UInt8Array, int, np.random.Generator], UInt8Array]
+CORRUPTIONS: dict[str, Corrupt] = {"fog": fog, "rain": rain, "dark": dark, "blur": blur, "noise": noise, "JPEG": jpeg}
 
 
 def corrupt(image_HWC: UInt8Array, kind: str, severity: int, seed: int) -> UInt8Array:
@@ -138,8 +124,7 @@ def _airlight(light_HWC: FloatArray) -> float:
 
 
 def _to_light(image_HWC: UInt8Array) -> FloatArray:
-    light_HWC: FloatArray = (image_HWC / 255) ** GAMMA
-    return light_HWC
+    return np.power(image_HWC / 255, GAMMA)
 
 
 def _from_light(light_HWC: FloatArray) -> UInt8Array:

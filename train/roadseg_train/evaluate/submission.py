@@ -9,7 +9,7 @@ Source: readme and transform2BEV.py of the KITTI Road devkit.
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,14 @@ def find_test_images(roots: Sequence[Path]) -> SubmissionImages:
             others.append(path)
     if not by_name:
         raise DataError(f"{', '.join(map(str, roots))}: no testing/image_2/um_000000.png; use the KITTI Road folder")
-    return SubmissionImages(by_name, _warnings(by_name, others))
+    warnings = []
+    present = Counter(name.split("_")[0] for name in by_name)
+    missing = [f"{total - present[c]} of {total} {c}" for c, total in NUM_IMAGES.items() if present[c] < total]
+    if missing:
+        warnings.append(f"the server needs all {sum(NUM_IMAGES.values())} images; missing are {', '.join(missing)}")
+    if others:
+        warnings.append(f"ignored, because the test set has no such names: {', '.join(path.name for path in others)}")
+    return SubmissionImages(by_name, warnings)
 
 
 def write_submission(program: RoadProgram, images: SubmissionImages, folder: Path, *, config: TrainConfig) -> None:
@@ -63,14 +70,3 @@ def write_submission(program: RoadProgram, images: SubmissionImages, folder: Pat
     rule = SizeRule.of(config)
     for name, path in tqdm(images.by_name.items(), unit="image", desc="KITTI submission", dynamic_ncols=True):
         Image.fromarray(predict(program, read_image(path), rule)).save(folder / name)
-
-
-def _warnings(by_name: Collection[str], others: Sequence[Path]) -> list[str]:
-    warnings = []
-    present = Counter(name.split("_")[0] for name in by_name)
-    missing = [f"{total - present[c]} of {total} {c}" for c, total in NUM_IMAGES.items() if present[c] < total]
-    if missing:
-        warnings.append(f"the server needs all {sum(NUM_IMAGES.values())} images; missing are {', '.join(missing)}")
-    if others:
-        warnings.append(f"ignored, because the test set has no such names: {', '.join(path.name for path in others)}")
-    return warnings

@@ -6,10 +6,9 @@ import json
 import platform
 import re
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from roadseg_train.data.geometry import SizeRule
 from roadseg_train.errors import ArtefactError
@@ -29,14 +28,6 @@ VERSION_FORM = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow", "ray")
 
 
-@dataclass(frozen=True)
-class Published:
-    """Where the version is, and how well int8 did; the version contains the int8 program if it `is_offered`."""
-
-    path: StoragePath
-    quantisation: Quantisation | None
-
-
 def publish(
     store: StoragePath,
     name: str,
@@ -47,18 +38,12 @@ def publish(
     step: int,
     evaluation: Evaluation,
     int8_frames: QuantisationFrames | None = None,
-) -> Published:
-    """Write `<store>/<name>/<version>/`, the manifest last.
+) -> Quantisation | None:
+    """Write `<store>/<name>/<version>/`, the manifest last, and return how well int8 did.
 
-    Args:
-        store: the folder of all artefacts.
-        name: of the model.
-        version: must be new.
-        program: in eval mode, on the CPU, with a network from `half.round_to_half`.
-        record: of the run that the program comes from.
-        step: of its checkpoint.
-        evaluation: of this program, or of one with the same configuration that was trained with the split held out.
-        int8_frames: frames to make an int8 program with; it is published if it is accurate enough.
+    The program is in eval mode, on the CPU, with a network from `half.round_to_half`, from the checkpoint at `step` of
+    the run of `record`. The evaluation is of this program, or of one with the same configuration that was trained with
+    the split held out. With `int8_frames`, the version also contains an int8 program if it `is_offered`.
 
     Raises:
         ArtefactError: the name or version is malformed or taken, the evaluation is of another program, or the exported
@@ -80,8 +65,10 @@ def publish(
         quantisation = quantise_program(folder, int8_frames, rule=rule, threshold=threshold) if int8_frames else None
         offered = quantisation if quantisation and quantisation.is_offered else None
         names = (ONNX_FILE, TORCH_FILE, *([INT8_FILE] if offered else []))
-        files = {file: _describe(folder / file) for file in names}
-        for file in files:
+        files = {}
+        for file in names:
+            content = (folder / file).read_bytes()
+            files[file] = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
             path.upload(folder / file, file)  # replaces what an interrupted attempt left
     manifest = {
         "schema_version": SCHEMA_VERSION,
@@ -90,13 +77,7 @@ def publish(
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "git_commit": git_commit(),
         "files": files,
-        "input": {
-            "name": INPUT_NAME,
-            "dtype": "uint8",
-            "layout": "BHWC",
-            "channels": "RGB",
-            "size": asdict(rule),
-        },
+        "input": {"name": INPUT_NAME, "dtype": "uint8", "layout": "BHWC", "channels": "RGB", "size": asdict(rule)},
         "output": {"name": OUTPUT_NAME, "dtype": "float32", "layout": "BHW", "meaning": "road probability"},
         "threshold": threshold,
         "classes": ["not road", "road"],
@@ -121,15 +102,14 @@ def publish(
         (path / MANIFEST).create_text(json.dumps(manifest, indent=2) + "\n")
     except FileExistsError as error:
         raise ArtefactError(taken) from error
-    return Published(path, quantisation)
+    return quantisation
 
 
 def git_commit() -> str | None:
     """The commit of this code, with a + if there are uncommitted changes; None outside a git checkout."""
-    here = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here), *arguments]
+        command = ["git", "-C", str(Path(__file__).parents[1]), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603  # fixed arguments
 
     try:
@@ -153,9 +133,3 @@ def _measured_on(evaluation: Evaluation, record: RunRecord, step: int, views: Vi
     if (evaluation.config, evaluation.step) != (record.config, step):
         raise ArtefactError("the evaluation is of another configuration or step; evaluate this run, or the same recipe")
     return "these weights" if evaluation.fitted_on == record.split else "same recipe, split held out"
-
-
-def _describe(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"sha256": digest, "size_bytes": path.stat().st_size}

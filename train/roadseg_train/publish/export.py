@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from roadseg_train.errors import ArtefactError
 from roadseg_train.network.half import HalfProgram
@@ -20,10 +20,8 @@ TOLERANCE = 5e-5
 AGREEMENT_SIZES = ((1, 23, 30), (1, 24, 75), (1, 1, 40), (1, 2, 2), (3, 4, 5))
 
 
-class Agreement(BaseModel):
+class Agreement(BaseModel, extra="forbid", frozen=True):
     """The field `agreement` of the manifest."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_abs_difference: float
     tolerance: float
@@ -33,12 +31,8 @@ class Agreement(BaseModel):
 def export_programs(program: RoadProgram, folder: Path, *, multiple_px: int) -> Agreement:
     """Write model.onnx and model.pt2 into a folder, and compare what they compute with the program.
 
-    Batch, height and width are dynamic; weights are stored as float16.
-
-    Args:
-        program: in eval mode, on the CPU, with a network from `half.round_to_half`.
-        folder: to write to.
-        multiple_px: height and width of the input must be multiples of this.
+    The program is in eval mode, on the CPU, with a network from `half.round_to_half`; weights are stored as float16.
+    The exports take any batch size, and any height and width that are multiples of `multiple_px`.
 
     Raises:
         ArtefactError: they differ by more than `TOLERANCE`.
@@ -67,13 +61,7 @@ def export_programs(program: RoadProgram, folder: Path, *, multiple_px: int) -> 
 
 @torch.inference_mode()
 def max_difference(program: RoadProgram, folder: Path, sizes_BHW: list[tuple[int, int, int]]) -> float:
-    """The largest difference in probability between the program and its two exports, on random images.
-
-    Args:
-        program: in eval mode, on the CPU.
-        folder: contains model.onnx and model.pt2.
-        sizes_BHW: batch and image sizes to try.
-    """
+    """The largest difference in probability of a program, in eval mode on the CPU, and its exports on random images."""
     session = onnxruntime.InferenceSession(folder / ONNX_FILE, providers=["CPUExecutionProvider"])
     # The guards only forbid feature maps with a side of 1, which are tried here.
     exported = torch.export.load(folder / TORCH_FILE).module(check_guards=False)

@@ -6,7 +6,7 @@ pixels and write the probability, stay float32; they cost little. Quantising the
 2026.4 computes some of those graphs wrongly.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,13 @@ import onnx
 import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from tqdm import tqdm
 
 from roadseg_train.data.dataset import Frame, UInt8Array, read_frame
 from roadseg_train.data.geometry import SizeRule, scale_and_pad
 from roadseg_train.data.split import other_side
-from roadseg_train.evaluate.robustness import spread
+from roadseg_train.evaluate.evaluate import spread
 from roadseg_train.fit.run import RunRecord
 from roadseg_train.metrics import histogram, score
 from roadseg_train.network.predict import to_frame
@@ -33,27 +33,17 @@ NUM_CALIBRATION_FRAMES = 32
 
 @dataclass(frozen=True)
 class QuantisationFrames:
-    """Frames to make and to score an int8 program with.
+    """Frames to make and to score an int8 program with."""
 
-    Attributes:
-        calibrated_on: name of the split of `calibration`.
-        calibration: frames to measure the ranges of activations on.
-        split: name of the split of `heldout`.
-        heldout: frames to score on, none of them in `calibration`.
-        seen_in_training: whether the network was trained on some of `heldout`.
-    """
-
-    calibrated_on: str
-    calibration: Sequence[Frame]
-    split: str
-    heldout: Sequence[Frame]
-    seen_in_training: bool
+    calibrated_on: str  # the split of `calibration`
+    calibration: Sequence[Frame]  # to measure the ranges of activations on
+    split: str  # of `heldout`
+    heldout: Sequence[Frame]  # to score on; none of them is in `calibration`
+    seen_in_training: bool  # whether the network was trained on some of `heldout`
 
 
-class Quantisation(BaseModel):
+class Quantisation(BaseModel, extra="forbid", frozen=True):
     """The field `quantisation` of the manifest."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     calibrated_on: str
     num_calibration_images: int
@@ -101,13 +91,7 @@ def choose_frames(record: RunRecord) -> QuantisationFrames:
 
 
 def quantise_program(folder: Path, frames: QuantisationFrames, *, rule: SizeRule, threshold: float) -> Quantisation:
-    """Write model.int8.onnx beside model.onnx, and score both on the same frames in ONNX Runtime.
-
-    Args:
-        folder: contains model.onnx.
-        frames: to calibrate with and to score on.
-        rule: how frames are resized to the program's input.
-        threshold: lowest probability that counts as road, in [0, 1].
+    """Write model.int8.onnx beside the model.onnx of a folder, and score both on the same frames in ONNX Runtime.
 
     Raises:
         DataError: a frame cannot be read.
@@ -152,7 +136,7 @@ def float_convolutions(graph: onnx.GraphProto) -> list[str]:
 
 
 def road_iou(onnx_path: Path, frames: Sequence[Frame], *, rule: SizeRule, threshold: float) -> float:
-    """Pooled road IoU of an ONNX program at the frames' own sizes.
+    """Pooled road IoU of an ONNX program at the frames' own sizes and a threshold in [0, 1].
 
     Raises:
         DataError: a frame cannot be read.
@@ -170,9 +154,7 @@ class CalibrationFrames(CalibrationDataReader):  # type: ignore[misc]  # it ship
     """Frames as ONNX Runtime reads them: one input after the other, then None."""
 
     def __init__(self, frames: Sequence[Frame], rule: SizeRule) -> None:
-        self._inputs: Iterator[dict[str, UInt8Array]] = (
-            {INPUT_NAME: scale_and_pad(read_frame(frame)[0], rule)[None]} for frame in frames
-        )
+        self._inputs = ({INPUT_NAME: scale_and_pad(read_frame(frame)[0], rule)[None]} for frame in frames)
 
     def get_next(self) -> dict[str, UInt8Array] | None:
         """The next input."""

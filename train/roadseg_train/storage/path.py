@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from roadseg_train.errors import StorageError
-from roadseg_train.storage.base import StoragePath
-from roadseg_train.storage.local import LocalPath
+from roadseg_train.storage.local import LocalPath, StoragePath
 from roadseg_train.storage.s3 import SCHEME, RayStorage, S3Path
 
 __all__ = ["StoragePath", "for_ray", "reach", "storage_path"]
@@ -41,5 +40,4 @@ def reach(uri: str | Path) -> StoragePath:
 
 def for_ray(path: StoragePath) -> tuple[RayStorage | None, str]:
     """The file system that Ray needs for a path (None for disks), and the path in it."""
-    on_s3 = isinstance(path, S3Path)
-    return (RayStorage() if on_s3 else None), path.uri.removeprefix(SCHEME)
+    return (RayStorage() if isinstance(path, S3Path) else None), path.uri.removeprefix(SCHEME)

@@ -21,8 +21,7 @@ from botocore import exceptions
 from botocore.config import Config
 
 from roadseg_train.errors import StorageError
-from roadseg_train.storage.base import StoragePath
-from roadseg_train.storage.local import temporary_folder
+from roadseg_train.storage.local import StoragePath, temporary_folder
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -60,15 +59,8 @@ class S3Path(StoragePath):
         return str(self)
 
     def check(self) -> None:
-        """List the folder once, without waiting.
-
-        Raises:
-            StorageError: the server refuses or does not respond.
-        """
-        self._call(
-            lambda s3: s3.list_objects_v2(Bucket=self.bucket, Prefix=self._prefix, MaxKeys=1),
-            max_outage_s=0,
-        )
+        """List the folder once, without waiting; StorageError if the server refuses or does not respond."""
+        self._call(lambda s3: s3.list_objects_v2(Bucket=self.bucket, Prefix=self._prefix, MaxKeys=1), max_outage_s=0)
 
     def names(self) -> list[str]:
         # No `Delimiter`: some servers still list a folder after its last object is gone.
@@ -93,10 +85,14 @@ class S3Path(StoragePath):
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
+        def upload(s3: "S3Client") -> None:
+            with path.open("rb") as file:
+                s3.upload_fileobj(file, self.bucket, self.key)
+
         with temporary_folder() as folder:
             path = folder / Path(self.key).name
             yield path
-            self._call(lambda s3: _upload(s3, path, self))
+            self._call(upload)
 
     def create_text(self, text: str) -> None:
         body = text.encode()
@@ -137,13 +133,7 @@ class S3Path(StoragePath):
         return f"{self.key}/" if self.key else ""
 
     def _call(self, operation: Callable[["S3Client"], Result], max_outage_s: float = MAX_OUTAGE_S) -> Result:
-        """Run an operation that is safe to repeat, and repeat it while the server is down.
-
-        Raises:
-            FileNotFoundError: the object does not exist.
-            FileExistsError: the object exists or has changed, and the operation forbids that.
-            StorageError: anything else.
-        """
+        """Run an operation that is safe to repeat, and repeat it while the server is down."""
         s3, deadline, warned = _client(), time.monotonic() + max_outage_s, False
         while True:
             try:
@@ -200,11 +190,6 @@ def _client() -> "S3Client":
         )
     except (exceptions.BotoCoreError, ValueError) as error:
         raise StorageError(f"cannot use S3 ({error}); set AWS_ENDPOINT_URL to http(s)://host:port") from error
-
-
-def _upload(s3: "S3Client", path: Path, target: S3Path) -> None:
-    with path.open("rb") as file:
-        s3.upload_fileobj(file, target.bucket, target.key)
 
 
 def _endpoint() -> str | None:
