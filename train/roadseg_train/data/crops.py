@@ -29,7 +29,9 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, frames: Sequence[Frame], config: TrainConfig, device: torch.device = CPU) -> None:
         self.config = config
         self.device = device
-        self.coarse_config = coarse_config(config)
+        half = {"crop_height_px": config.crop_height_px // 2, "crop_width_px": config.crop_width_px // 2}
+        scale_range = tuple(scale / 2 for scale in config.scale_range)
+        self.coarse_config = config.model_copy(update=half | {"scale_range": scale_range})  # the same part of a frame
         self.num_coarse = round(config.coarse_share * config.num_steps) * config.batch_size
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
             self.frames = list(threads.map(self._load, frames))
@@ -49,17 +51,6 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         labels_2HW = np.stack([resize_labels(labels_HW, height, width) for labels_HW in (target_HW, classes_HW)])
         image_CHW = torch.from_numpy(resize(image_HWC, height, width).copy()).permute(2, 0, 1).contiguous()
         return image_CHW.to(self.device), torch.from_numpy(labels_2HW).to(self.device)
-
-
-def coarse_config(config: TrainConfig) -> TrainConfig:
-    """The configuration whose crops show the same part of a frame at half the height and width."""
-    return config.model_copy(
-        update={
-            "crop_height_px": config.crop_height_px // 2,
-            "crop_width_px": config.crop_width_px // 2,
-            "scale_range": tuple(scale / 2 for scale in config.scale_range),
-        }
-    )
 
 
 def worker_share(num_items: int, rank: int, num_workers: int) -> range:

@@ -25,7 +25,6 @@ Form = Literal["camvid", "kitti"]
 
 PARTS = ("train", "val", "test")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-NUM_VALUES_SHOWN = 5
 
 # CamVid label (0 sky, 1 building, 2 pole, 3 road, 4 pavement, 5 tree, 6 sign, 7 fence, 8 car, 9 pedestrian,
 # 10 bicyclist, 11 void) -> target. Source: the label table of the SegNet tutorial's evaluation script.
@@ -84,11 +83,7 @@ def scan(root: Path) -> Scan:
 
 
 def find_frames(root: Path) -> list[Frame]:
-    """All frames in a dataset folder, sorted by part, drive and name.
-
-    Raises:
-        InvalidDataError: the folder has no known layout, or images and masks do not pair up.
-    """
+    """The frames of `scan`; raises InvalidDataError if it finds problems."""
     found = scan(root)
     if found.problems:
         raise InvalidDataError(found.problems)
@@ -96,20 +91,14 @@ def find_frames(root: Path) -> list[Frame]:
 
 
 def read_image(path: Path) -> UInt8Array:
-    """Read an image as RGB: image_HWC, uint8.
-
-    Raises:
-        InvalidDataError: the file is missing or cannot be decoded.
-    """
+    """Read an image as RGB: image_HWC, uint8; raises InvalidDataError if it cannot be decoded."""
     return _decode(path, mode="RGB")
 
 
 def read_labels(frame: Frame) -> tuple[UInt8Array, UInt8Array]:
-    """Read the mask of a frame.
+    """Read the mask of a frame as target_HW and classes_HW, uint8 in {0 unknown, 1 .. NUM_CLASSES}.
 
-    Returns:
-        target_HW, uint8 in {0 void, 1 not road, 2 road}, and classes_HW, uint8 in {0 unknown, 1 .. NUM_CLASSES};
-        all classes are unknown in KITTI Road.
+    All classes are unknown in KITTI Road.
 
     Raises:
         InvalidDataError: the mask is missing, cannot be decoded, or has the wrong format.
@@ -151,16 +140,15 @@ def _scan_camvid(root: Path) -> Scan:
     for part in PARTS:
         images = _images(root / part, found.problems)
         if images and not (root / f"{part}annot").is_dir():
-            found.problems.append(
-                Problem(root / part, ProblemKind.NO_MASK_FOLDER, f"{len(images)} without {part}annot/")
-            )
+            detail = f"{len(images)} without {part}annot/"
+            found.problems.append(Problem(root / part, ProblemKind.NO_MASK_FOLDER, detail))
             continue
         masks = _images(root / f"{part}annot", found.problems)
         found.problems.extend(Problem(images[stem], ProblemKind.NO_MASK) for stem in images.keys() - masks.keys())
         found.problems.extend(Problem(masks[stem], ProblemKind.NO_IMAGE) for stem in masks.keys() - images.keys())
         for stem in images.keys() & masks.keys():
-            drive = stem.split("_")[0]
-            found.frames.append(Frame(stem, "CamVid", part, drive, "camvid", images[stem], masks[stem]))
+            frame = Frame(stem, "CamVid", part, stem.split("_")[0], "camvid", images[stem], masks[stem])
+            found.frames.append(frame)
     return found
 
 
@@ -182,11 +170,9 @@ def _scan_kitti(root: Path) -> Scan:
         else:
             with_road.add(stem)
             found.frames.append(Frame(stem, "KITTI Road", "train", drive, "kitti", images[stem], mask))
-    for stem in images.keys() - with_road:
-        if stem in with_lane:
-            found.lane_only.append(images[stem])
-        else:
-            found.problems.append(Problem(images[stem], ProblemKind.NO_MASK))
+    found.lane_only.extend(images[stem] for stem in with_lane - with_road)
+    unpaired = images.keys() - with_road - with_lane
+    found.problems.extend(Problem(images[stem], ProblemKind.NO_MASK) for stem in unpaired)
     return found
 
 
@@ -225,8 +211,7 @@ def _kitti_target(colour: npt.NDArray[Any], path: Path) -> UInt8Array:
     if colour.ndim != 3 or colour.shape[2] != 3 or colour.dtype != np.uint8:
         raise InvalidDataError([Problem(path, ProblemKind.NOT_A_ROAD_MASK, _describe_pixels(colour))])
     red_HW, green_HW, blue_HW = np.moveaxis(colour, 2, 0)
-    black_or_full = ((red_HW == 0) | (red_HW == 255)) & ((blue_HW == 0) | (blue_HW == 255))
-    known_HW = black_or_full & (green_HW == 0) & (red_HW >= blue_HW)
+    known_HW = np.isin(red_HW, (0, 255)) & np.isin(blue_HW, (0, 255)) & (green_HW == 0) & (red_HW >= blue_HW)
     if not known_HW.all():
         colours = [tuple(pixel) for pixel in np.unique(colour[~known_HW], axis=0).tolist()]
         raise InvalidDataError([Problem(path, ProblemKind.NOT_A_ROAD_MASK, f"colours {_some(colours)}")])
@@ -240,5 +225,5 @@ def _describe_pixels(pixels: npt.NDArray[Any]) -> str:
 
 
 def _some(values: Sequence[object]) -> str:
-    shown = ", ".join(map(str, values[:NUM_VALUES_SHOWN]))
-    return shown + (" and others" if len(values) > NUM_VALUES_SHOWN else "")
+    shown = ", ".join(map(str, values[:5]))
+    return shown + (" and others" if len(values) > 5 else "")

@@ -50,7 +50,7 @@ class Clock:
         self._recent: deque[tuple[float, float]] = deque(maxlen=NUM_RECENT_STEPS)
 
     def add_step(self, wait_s: float, compute_s: float) -> None:
-        """Add a step."""
+        """Add the two parts of a step."""
         self._totals.wait_s += wait_s
         self._totals.compute_s += compute_s
         self._recent.append((wait_s, compute_s))
@@ -97,16 +97,16 @@ class ProgressDisplay:
 
     def show(self, progress: Progress) -> None:
         """Show the progress after a step."""
+        done, total = progress.step, progress.num_steps
         if sys.stderr.isatty():
             if self._bar is None:
                 form = "{desc} |{bar}| {n_fmt}/{total_fmt}"
-                done, total = progress.step - 1, progress.num_steps
-                self._bar = tqdm(initial=done, total=total, bar_format=form, dynamic_ncols=True)
+                self._bar = tqdm(initial=done - 1, total=total, bar_format=form, dynamic_ncols=True)
             self._bar.set_description(progress.figures(), refresh=False)
             self._bar.update()
-        elif time.monotonic() >= self._next_line_s or progress.step == progress.num_steps:
+        elif time.monotonic() >= self._next_line_s or done == total:
             self._next_line_s = time.monotonic() + LINE_EVERY_S
-            print(f"step {progress.step}/{progress.num_steps}: {progress.figures()}", file=sys.stderr, flush=True)
+            print(f"step {done}/{total}: {progress.figures()}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -34,11 +34,7 @@ class RunRecord(BaseModel):
 
     @classmethod
     def of(cls, *, config: TrainConfig, data: list[str], split: str) -> "RunRecord":
-        """The record of a new run, with the frames that the data has now.
-
-        Raises:
-            DataError: a folder is not a dataset, or the split is empty.
-        """
+        """The record of a new run, with the frames that the data has now; raises what `frames` raises."""
         record = cls(config=config, data=data, split=split, fit_frames=[])
         return record.model_copy(update={"fit_frames": [frame.identity for frame in record.frames(split)]})
 
@@ -67,11 +63,7 @@ class LoadedRun:
 
 
 def fetch(data: Sequence[str]) -> list[Path]:
-    """Datasets, given as URIs, as folders on this machine.
-
-    Raises:
-        StorageError: a dataset cannot be downloaded.
-    """
+    """Datasets, given as URIs, as folders on this machine; raises StorageError if one cannot be downloaded."""
     return [local_copy(storage_path(uri), IMAGE_SUFFIXES) for uri in data]
 
 
@@ -85,10 +77,8 @@ def open_run(run: StoragePath, record: RunRecord) -> None:
     if RECORD in names:
         started = read_run(run)
         if started != record:
-            differences = ", ".join(_differences(started, record))
-            raise RunError(
-                f"{run} was started with other settings ({differences}); choose another name, or remove the folder"
-            )
+            settings = f"other settings ({', '.join(_differences(started, record))})"
+            raise RunError(f"{run} was started with {settings}; choose another name, or remove the folder")
     elif names:
         raise RunError(f"{run} exists and is not a run; choose another name or folder")
     else:
@@ -96,11 +86,7 @@ def open_run(run: StoragePath, record: RunRecord) -> None:
 
 
 def read_run(run: StoragePath) -> RunRecord:
-    """The record of a run.
-
-    Raises:
-        RunError: the folder is not a run, or was written by an incompatible version.
-    """
+    """The record of a run; raises RunError if the folder is no run, or was written by an incompatible version."""
     try:
         return RunRecord.model_validate_json((run / RECORD).read_text())
     except FileNotFoundError as error:

@@ -8,12 +8,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignals:
-    """A context, for the main thread, in which the first of the signals is noted; a second one has its usual effect.
+    """A context, for the main thread, in which the first of the signals sets `requested`; a second one works as usual.
 
     Preemption, deleting a pod and `ray job stop` all send SIGTERM.
-
-    Attributes:
-        requested: set by the first signal.
     """
 
     def __init__(self) -> None:

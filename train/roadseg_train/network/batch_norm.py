@@ -23,17 +23,14 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         y: Tensor
         y, mean, variance, count = _normalise(x, self.weight, self.bias, self.eps)
-        self._track(mean, variance * count / (count - 1))
-        return y
-
-    def _track(self, mean: Tensor, unbiased_variance: Tensor) -> None:
         assert self.momentum is not None
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(unbiased_variance, self.momentum)
+        self.running_var.lerp_(variance * count / (count - 1), self.momentum)
         self.num_batches_tracked += 1
+        return y
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # workers communicate in it, between two compiled graphs

@@ -52,8 +52,7 @@ class HalfProgram(nn.Module):
 
 def _fold_norms(module: nn.Module) -> None:
     """Fold every batch normalisation among the children of a module into the convolution before it."""
-    children = list(module.named_children())
-    for (name, convolution), (norm_name, norm) in pairwise(children):
+    for (name, convolution), (norm_name, norm) in pairwise(list(module.named_children())):
         if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             module.set_submodule(name, fuse_conv_bn_eval(convolution, norm))
             module.set_submodule(norm_name, nn.Identity())

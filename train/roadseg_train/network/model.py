@@ -81,20 +81,11 @@ class Decoder(nn.Module):
 
 
 class UNet(nn.Module):
-    """Normalised images in, road logits out, of any height and width.
-
-    Args:
-        widths: channels at 1/2, 1/4, 1/8, ... of the resolution.
-
-    Example:
-        >>> UNet((8, 16))(torch.zeros(2, 3, 33, 50)).shape
-        torch.Size([2, 33, 50])
-    """
+    """Normalised images in, road logits out; `widths` are the channels at 1/2, 1/4, 1/8, ... of the resolution."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        self.encoder = Encoder(widths)
-        self.decoder = Decoder(widths)
+        self.encoder, self.decoder = Encoder(widths), Decoder(widths)
         self.head = nn.Conv2d(widths[0], 4, 3, padding=1)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
@@ -112,10 +103,7 @@ class UNet(nn.Module):
 
 
 class AuxHeadUNet(nn.Module):
-    """The U-Net during training, with a second head that predicts classes, so that features learn what is not road.
-
-    Only `unet` is published.
-    """
+    """The U-Net in training: a second head, never published, predicts classes, so features learn what is not road."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()

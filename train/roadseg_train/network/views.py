@@ -17,22 +17,12 @@ Scales = Annotated[
 
 
 class Views(BaseModel):
-    """The versions of an image that the network sees.
-
-    Attributes:
-        mirror: whether it also sees the image mirrored left to right.
-        scales: factors of both sides; small ones give context, large ones sharp edges.
-    """
+    """The versions of an image that the network sees."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    mirror: bool = False
-    scales: Scales = (1.0,)
-
-    @property
-    def count(self) -> int:
-        """The number of predictions that are averaged."""
-        return len(self.scales) * (2 if self.mirror else 1)
+    mirror: bool = False  # whether it also sees the image mirrored left to right
+    scales: Scales = (1.0,)  # factors of both sides; small ones give context, large ones sharp edges
 
     @property
     def suffix(self) -> str:
