@@ -98,10 +98,7 @@ def read_image(path: Path) -> UInt8Array:
 def read_labels(frame: Frame) -> tuple[UInt8Array, UInt8Array]:
     """Read the mask of a frame as target_HW and classes_HW, uint8 in {0 unknown, 1 .. NUM_CLASSES}.
 
-    All classes are unknown in KITTI Road.
-
-    Raises:
-        InvalidDataError: the mask is missing, cannot be decoded, or has the wrong format.
+    All classes are unknown in KITTI Road. Raises InvalidDataError if the mask is missing, damaged or of another format.
     """
     mask = _decode(frame.mask, mode=None)
     if frame.form == "camvid":
@@ -117,11 +114,7 @@ def read_target(frame: Frame) -> UInt8Array:
 
 
 def read_frame(frame: Frame) -> tuple[UInt8Array, UInt8Array]:
-    """Read a frame as (image_HWC, target_HW), both uint8 and of the same height and width.
-
-    Raises:
-        InvalidDataError: a file cannot be read, or the sizes differ.
-    """
+    """Read a frame as image_HWC and target_HW; raises InvalidDataError for a bad file, or if the sizes differ."""
     image_HWC, target_HW = read_image(frame.image), read_target(frame)
     check_size(frame, image_HWC, target_HW)
     return image_HWC, target_HW

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from roadseg_train.config import TrainConfig
@@ -20,10 +20,8 @@ PREFIX = "checkpoint_"
 AVERAGE_PREFIX = "module.unet."  # of the published weights in the state of torch's AveragedModel
 
 
-class CheckpointRecord(BaseModel):
+class CheckpointRecord(BaseModel, extra="forbid", frozen=True):
     """checkpoint.json: written after the state, whose hash shows that it is complete."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     step: int
     sha256: str
@@ -36,10 +34,9 @@ def folder_name(step: int) -> str:
 
 
 def save(run: StoragePath, state: dict[str, Any], *, step: int, metrics: dict[str, float]) -> None:
-    """Write a checkpoint into a run, the record last, and remove all but the newest ones.
+    """Write a checkpoint into a run, the record last, then remove all but the newest ones.
 
-    Raises:
-        StorageError: it cannot be written; earlier checkpoints are unchanged.
+    If StorageError is raised, earlier checkpoints are unchanged.
     """
     folder = run / folder_name(step)
     folder.remove()  # left by an interrupted attempt

@@ -147,10 +147,7 @@ def train(
 ) -> Summary:
     """Train from the newest complete checkpoint of a run to the end of the schedule, or until the host asks to stop.
 
-    Raises:
-        RunError: there are more workers than images in a micro-batch.
-        StorageError: the run cannot be read or written.
-        DataError: a frame cannot be read.
+    Raises RunError if a worker would have no images, StorageError for the run, and DataError for a frame.
     """
     config, (rank, num_workers) = record.config, rank_and_size()
     check_shares(config, num_workers)
@@ -205,16 +202,13 @@ def train(
 
 def check_shares(config: TrainConfig, num_workers: int) -> None:
     """Raise RunError unless every worker has an image in every micro-batch."""
-    if config.batch_size % config.accumulate:
-        raise RunError(
-            f"a batch of {config.batch_size} cannot be split into {config.accumulate} micro-batches; choose a divisor"
-        )
-    micro_batch_size = config.batch_size // config.accumulate
-    if num_workers > micro_batch_size:
-        raise RunError(
-            f"{num_workers} workers cannot share {micro_batch_size} images (batch {config.batch_size}, "
-            f"in {config.accumulate} parts); choose at most {micro_batch_size} workers"
-        )
+    batch, parts = config.batch_size, config.accumulate
+    if batch % parts:
+        raise RunError(f"a batch of {batch} cannot be split into {parts} micro-batches; choose a divisor")
+    most = batch // parts
+    if num_workers > most:
+        shared = f"{most} images (batch {batch}, in {parts} parts)"
+        raise RunError(f"{num_workers} workers cannot share {shared}; choose at most {most} workers")
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -226,10 +220,7 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def average_decay(step: int, config: TrainConfig) -> float:
-    """The share of the averaged weights kept in a step: smaller at first, to forget the initial weights.
-
-    Source: `num_updates` of TensorFlow's `ExponentialMovingAverage`.
-    """
+    """The share of the averaged weights kept in a step; less at first, as in TensorFlow's ExponentialMovingAverage."""
     return min(config.ema_decay, (1 + step) / (10 + step))
 
 

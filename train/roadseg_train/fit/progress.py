@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Never
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from tqdm import tqdm
 
 SUMMARY = "summary.json"
@@ -15,10 +15,8 @@ NUM_RECENT_STEPS = 50  # for rates and the time left
 LINE_EVERY_S = 15.0  # in a log
 
 
-class Totals(BaseModel):
+class Totals(BaseModel, extra="forbid"):
     """Times and scores of a run over all its starts; kept in its checkpoints."""
-
-    model_config = ConfigDict(extra="forbid")
 
     wait_s: float = 0.0  # waiting for a batch
     compute_s: float = 0.0
@@ -114,10 +112,8 @@ class ProgressDisplay:
             self._bar.close()
 
 
-class Summary(BaseModel):
+class Summary(BaseModel, extra="forbid", frozen=True):
     """summary.json: the cost and the result of a run, finished or stopped, over all its starts."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     stopped: bool  # before the last step
     step: int  # done

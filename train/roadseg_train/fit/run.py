@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from roadseg_train.config import TrainConfig
 from roadseg_train.data.dataset import IMAGE_SUFFIXES, Frame, find_frames
@@ -22,10 +22,8 @@ from roadseg_train.storage.path import StoragePath, storage_path
 RECORD = "run.json"
 
 
-class RunRecord(BaseModel):
+class RunRecord(BaseModel, extra="forbid", frozen=True):
     """run.json: everything that determines the weights of a run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     config: TrainConfig
     data: list[str]  # URIs: absolute paths and s3://bucket/prefix
@@ -39,12 +37,7 @@ class RunRecord(BaseModel):
         return record.model_copy(update={"fit_frames": [frame.identity for frame in record.frames(split)]})
 
     def frames(self, split: str) -> list[Frame]:
-        """The frames of a split from all data folders, on this machine.
-
-        Raises:
-            DataError: a folder is not a dataset, or the split is empty.
-            StorageError: a dataset cannot be downloaded.
-        """
+        """The frames of a split from all data folders, on this machine; raises DataError or StorageError."""
         return select([frame for root in fetch(self.data) for frame in find_frames(root)], split)
 
     def heldout_frames(self) -> list[Frame]:
@@ -68,11 +61,7 @@ def fetch(data: Sequence[str]) -> list[Path]:
 
 
 def open_run(run: StoragePath, record: RunRecord) -> None:
-    """Start a run, or resume one that was started with the same record.
-
-    Raises:
-        RunError: the folder belongs to another run, or to something else.
-    """
+    """Start a run, or resume one with the same record; raises RunError if the folder belongs to anything else."""
     names = run.names()
     if RECORD in names:
         started = read_run(run)
@@ -96,11 +85,7 @@ def read_run(run: StoragePath) -> RunRecord:
 
 
 def load_run(run: StoragePath, *, views: Views) -> LoadedRun:
-    """The averaged network of the newest complete checkpoint of a run, its weights rounded.
-
-    Raises:
-        RunError: the folder is not a run, or has no complete checkpoint.
-    """
+    """The averaged network of a run's newest checkpoint, rounded; raises RunError if no checkpoint is complete."""
     record = read_run(run)
     state = checkpoint.read_newest(run)
     if state is None:

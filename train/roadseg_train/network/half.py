@@ -17,10 +17,9 @@ from roadseg_train.network.model import RoadProgram, UNet
 
 
 def round_to_half(network: UNet) -> UNet:
-    """A copy of a network in eval mode whose convolution weights are rounded to float16 but stored as float32.
+    """A copy, in eval mode, with convolution weights rounded to float16 but stored as float32.
 
-    Raises:
-        RunError: a weight is not finite in float16.
+    Raises RunError if one is not finite in float16.
     """
     rounded = copy.deepcopy(network)
     for module in list(rounded.modules()):
