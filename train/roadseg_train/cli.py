@@ -125,9 +125,8 @@ def parse_views(mirror: bool, scales: str) -> Views:
     try:
         return Views(mirror=mirror, scales=tuple(float(scale) for scale in scales.split(",")))
     except ValueError as error:
-        raise typer.BadParameter(
-            f"{scales!r} is not a list of different numbers from 0.25 to 4, such as 0.5,1.5", param_hint="--scales"
-        ) from error
+        expected = "a list of different numbers from 0.25 to 4, such as 0.5,1.5"
+        raise typer.BadParameter(f"{scales!r} is not {expected}", param_hint="--scales") from error
 
 
 def parse_workers(text: str) -> int | tuple[int, int]:
@@ -209,10 +208,8 @@ def evaluate(
     print_scores(evaluation)
     typer.echo(f"wrote {place / 'evaluation' / name / 'report.html'} and metrics.json beside it")
     if images:
-        typer.echo(
-            f"wrote {len(images.by_name)} files to {kitti_submission}; convert them to bird's-eye views with "
-            "KITTI's devkit"
-        )
+        next_step = "convert them to bird's-eye views with KITTI's devkit"
+        typer.echo(f"wrote {len(images.by_name)} files to {kitti_submission}; {next_step}")
 
 
 @app.command()
@@ -238,13 +235,10 @@ def publish(
     from roadseg_train.evaluate.evaluate import read_evaluation  # noqa: PLC0415
     from roadseg_train.fit.run import load_run  # noqa: PLC0415
     from roadseg_train.publish import artefact  # noqa: PLC0415
+    from roadseg_train.publish.quantise import choose_frames  # noqa: PLC0415
 
     loaded = load_run(place, views=views)
-    int8_frames = None
-    if int8:
-        from roadseg_train.publish.quantise import choose_frames  # noqa: PLC0415
-
-        int8_frames = choose_frames(loaded.record)
+    int8_frames = choose_frames(loaded.record) if int8 else None
     published = artefact.publish(
         models,
         name,

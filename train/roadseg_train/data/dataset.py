@@ -152,17 +152,16 @@ def _scan_kitti(root: Path) -> Scan:
     for mask in _images(root / "training" / "gt_image_2", found.problems).values():
         # um_road_000000 is the mask of um_000000; um_lane_000000 marks only the car's own lane, a different task.
         match = re.fullmatch(r"(um|umm|uu)_(road|lane)_(\d{6})", mask.stem)
+        stem = f"{match[1]}_{match[3]}" if match else ""
         if match is None:
             found.problems.append(Problem(mask, ProblemKind.UNKNOWN_NAME))
-            continue
-        drive, stem = match[1], f"{match[1]}_{match[3]}"
-        if stem not in images:
+        elif stem not in images:
             found.problems.append(Problem(mask, ProblemKind.NO_IMAGE))
         elif match[2] == "lane":
             with_lane.add(stem)
         else:
             with_road.add(stem)
-            found.frames.append(Frame(stem, "KITTI Road", "train", drive, "kitti", images[stem], mask))
+            found.frames.append(Frame(stem, "KITTI Road", "train", match[1], "kitti", images[stem], mask))
     found.lane_only.extend(images[stem] for stem in with_lane - with_road)
     unpaired = images.keys() - with_road - with_lane
     found.problems.extend(Problem(images[stem], ProblemKind.NO_MASK) for stem in unpaired)

@@ -73,10 +73,9 @@ class Trainer:
         if rank_and_size()[1] > 1:
             synchronise_batch_norms(self.network)
             # Buffers need no broadcast: synchronised norms compute the same ones on every worker.
-            self._distributed = DistributedDataParallel(
+            self.forward = self._distributed = DistributedDataParallel(
                 self.network, forward_sync_buffers=False, gradient_as_bucket_view=True
             )
-            self.forward = self._distributed
         if compiled:
             self.forward = torch.compile(self.forward)
 

@@ -131,11 +131,11 @@ class Summary(BaseModel, extra="forbid", frozen=True):
 
     def text(self, run: str) -> str:
         """The summary for people."""
+        end = f"{'stopped at' if self.stopped else 'done:'} step {self.step} of {self.num_steps}"
+        speed = f"{self.images_per_s:.1f} images/s, {self.data_wait_share:.1%} of the time waiting for data"
         lines = [
-            f"{'stopped at' if self.stopped else 'done:'} step {self.step} of {self.num_steps}, "
-            f"{self.num_images} images in {duration(self.duration_s)}",
-            f"  speed      {self.images_per_s:.1f} images/s, {self.data_wait_share:.1%} of the time waiting for data; "
-            f"workers: {self.num_workers}, {self.device}",
+            f"{end}, {self.num_images} images in {duration(self.duration_s)}",
+            f"  speed      {speed}; workers: {self.num_workers}, {self.device}",
         ]
         if self.loss is not None:
             lines.append(f"  loss       {self.loss:.4f}")

@@ -67,8 +67,7 @@ class Decoder(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        upwards = list(reversed(widths))
-        self.blocks = nn.ModuleList(ResidualBlock(below + skip, skip) for below, skip in pairwise(upwards))
+        self.blocks = nn.ModuleList(ResidualBlock(below + skip, skip) for below, skip in pairwise(reversed(widths)))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Features of `Encoder` -> (B, widths[0], ceil(H / 2), ceil(W / 2))."""

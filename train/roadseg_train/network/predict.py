@@ -12,10 +12,8 @@ from roadseg_train.data.geometry import SizeRule, crop_and_scale_back, scale_and
 from roadseg_train.metrics import Histogram, histogram
 from roadseg_train.network.model import RoadProgram
 
-Float32Array = npt.NDArray[np.float32]
 
-
-def to_frame(prob_HW: Float32Array, rule: SizeRule, height: int, width: int) -> UInt8Array:
+def to_frame(prob_HW: npt.NDArray[np.float32], rule: SizeRule, height: int, width: int) -> UInt8Array:
     """Scale prob_HW, float32 in [0, 1], from the model input back to an image of this size: uint8, 255 is certain."""
     return crop_and_scale_back((prob_HW * 255 + 0.5).astype(np.uint8), rule, height, width)
 
