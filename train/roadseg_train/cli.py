@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from roadseg_train.evaluate.evaluate import Evaluation
 
 WHERE = ", a folder or s3://bucket/name"
+WORKERS_HELP = "Number of Ray Train workers, or a range to use what the cluster has room for; 0 trains without Ray."
+LOADERS_HELP = """Processes per worker that prepare crops ahead; with 0, the worker makes them, on its GPU if it has
+one. Default: 1; with --gpu, the spare cores if there are enough of them."""
+SUBMISSION_HELP = """Write the probabilities of testing/image_2 to this folder, named as the KITTI Road server expects.
+They are in perspective; convert them to bird's-eye views with the devkit's transform2BEV.py."""
 # Options of more than one command.
 Run = Annotated[str, Option(help=f"The run of fit{WHERE}.")]
 Split = Annotated[str, Option(help="; ".join(f"{name}: {meaning}" for name, meaning in SPLITS.items()))]
@@ -52,26 +57,13 @@ def fit(
     accumulate: Annotated[
         int | None, Option(min=1, help="Split each batch into this many micro-batches to save memory.")
     ] = None,
-    workers: Annotated[
-        str,
-        Option(
-            metavar="N | MIN:MAX",
-            help="Number of Ray Train workers, or a range to use what the cluster has room for; 0 trains without Ray.",
-        ),
-    ] = "1",
+    workers: Annotated[str, Option(metavar="N | MIN:MAX", help=WORKERS_HELP)] = "1",
     cpus_per_worker: Annotated[
         int | None, Option(min=1, help="Threads per worker; default: the cores of this machine, shared.")
     ] = None,
     gpu: Annotated[bool, Option("--gpu", help="Use one GPU per worker.")] = False,
     compile_: Annotated[bool, Option("--compile", help="Compile the network with torch.compile first.")] = False,
-    loaders: Annotated[
-        int | None,
-        Option(
-            min=0,
-            help="Processes per worker that prepare crops ahead; with 0, the worker makes them, on its GPU if it has "
-            "one. Default: 1; with --gpu, the spare cores if there are enough of them.",
-        ),
-    ] = None,
+    loaders: Annotated[int | None, Option(min=0, help=LOADERS_HELP)] = None,
 ) -> None:
     """Train a U-Net and save checkpoints in a run. Run the same command again to resume.
 
@@ -156,13 +148,7 @@ def evaluate(
     robustness_frames: Annotated[
         int, Option(min=0, help="Number of images, spread over the split, to score in fog, rain, dark, ….")
     ] = 16,
-    kitti_submission: Annotated[
-        Path | None,
-        Option(
-            help="Write the probabilities of testing/image_2 to this folder, named as the KITTI Road server expects. "
-            "They are in perspective; convert them to bird's-eye views with the devkit's transform2BEV.py."
-        ),
-    ] = None,
+    kitti_submission: Annotated[Path | None, Option(help=SUBMISSION_HELP)] = None,
 ) -> None:
     """Score the newest checkpoint of a run on a split, and write report.html and metrics.json into the run."""
     from roadseg_train.storage.local import temporary_folder  # noqa: PLC0415  # libraries take seconds to import

@@ -71,10 +71,7 @@ class TrainConfig(BaseModel, extra="forbid", frozen=True):
 
 
 def override(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
-    """Replace fields of a configuration, each given as FIELD=VALUE with a JSON value or a bare word.
-
-    Raises RunError if a field or value is invalid.
-    """
+    """Replace fields, each given as FIELD=VALUE with a JSON value or a bare word; raises RunError if one is invalid."""
     fields = config.model_dump(mode="json")
     for setting in settings:
         field, equals, value = setting.partition("=")

@@ -29,9 +29,10 @@ class Crops(Dataset[Pair]):
 
     def __init__(self, frames: Sequence[Frame], config: TrainConfig, device: torch.device = CPU) -> None:
         self.config, self.device = config, device
-        half = {"crop_height_px": config.crop_height_px // 2, "crop_width_px": config.crop_width_px // 2}
+        # Half the size at half the scale shows the same part of a frame.
+        size = {"crop_height_px": config.crop_height_px // 2, "crop_width_px": config.crop_width_px // 2}
         scale_range = tuple(scale / 2 for scale in config.scale_range)
-        self.coarse_config = config.model_copy(update=half | {"scale_range": scale_range})  # the same part of a frame
+        self.coarse_config = config.model_copy(update={**size, "scale_range": scale_range})
         self.num_coarse = round(config.coarse_share * config.num_steps) * config.batch_size
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
             self.frames = list(threads.map(self._load, frames))

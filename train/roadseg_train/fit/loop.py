@@ -219,7 +219,10 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def average_decay(step: int, config: TrainConfig) -> float:
-    """The share of the averaged weights kept in a step; less at first, as in TensorFlow's ExponentialMovingAverage."""
+    """The share of the averaged weights kept in a step: smaller at first, to forget the initial weights.
+
+    Source: `num_updates` of TensorFlow's `ExponentialMovingAverage`.
+    """
     return min(config.ema_decay, (1 + step) / (10 + step))
 
 

@@ -81,10 +81,9 @@ def synchronise_batch_norms(network: nn.Module) -> None:
     if next(network.parameters()).is_cuda:
         nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return
-    for parent in list(network.modules()):
-        for name, norm in list(parent.named_children()):
-            if isinstance(norm, nn.BatchNorm2d):
-                synced = SyncBatchNorm2d(norm.num_features, norm.eps, norm.momentum)
-                synced.weight, synced.bias = norm.weight, norm.bias  # the same tensors, which the optimiser may hold
-                synced.load_state_dict(norm.state_dict())
-                setattr(parent, name, synced)
+    for name, norm in list(network.named_modules()):
+        if isinstance(norm, nn.BatchNorm2d):
+            synced = SyncBatchNorm2d(norm.num_features, norm.eps, norm.momentum)
+            synced.weight, synced.bias = norm.weight, norm.bias  # the same tensors, which the optimiser may hold
+            synced.load_state_dict(norm.state_dict())
+            network.set_submodule(name, synced)

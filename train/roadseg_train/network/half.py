@@ -17,10 +17,7 @@ from roadseg_train.network.model import RoadProgram, UNet
 
 
 def round_to_half(network: UNet) -> UNet:
-    """A copy, in eval mode, with convolution weights rounded to float16 but stored as float32.
-
-    Raises RunError if one is not finite in float16.
-    """
+    """A copy, in eval mode, whose convolution weights are float32 rounded to float16; raises RunError if not finite."""
     rounded = copy.deepcopy(network)
     for module in list(rounded.modules()):
         _fold_norms(module)
