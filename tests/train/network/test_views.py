@@ -5,16 +5,16 @@ from roadseg_train.network.views import Views
 
 
 @pytest.mark.parametrize(
-    ("views", "suffix", "text"),
+    ("views", "count", "suffix", "text"),
     [
-        (Views(), "", "at scale 1"),
-        (Views(mirror=True), "-mirror", "at scale 1, mirrored too"),
-        (Views(scales=(0.5, 1, 1.25)), "-scales-0.5-1-1.25", "at scales 0.5, 1 and 1.25"),
-        (Views(mirror=True, scales=(0.5, 1.5)), "-scales-0.5-1.5-mirror", "at scales 0.5 and 1.5, mirrored too"),
+        (Views(), 1, "", "at scale 1"),
+        (Views(mirror=True), 2, "-mirror", "at scale 1, mirrored too"),
+        (Views(scales=(0.5, 1, 1.25)), 3, "-scales-0.5-1-1.25", "at scales 0.5, 1 and 1.25"),
+        (Views(mirror=True, scales=(0.5, 1.5)), 4, "-scales-0.5-1.5-mirror", "at scales 0.5 and 1.5, mirrored too"),
     ],
 )
-def test_views_are_told(views: Views, suffix: str, text: str) -> None:
-    assert (views.suffix, views.text()) == (suffix, text)
+def test_views_are_counted_and_told(views: Views, count: int, suffix: str, text: str) -> None:
+    assert (views.count, views.suffix, views.text()) == (count, suffix, text)
 
 
 @pytest.mark.parametrize("scales", [(), (0.1,), (5,), (1, 1.0), ("large",)])

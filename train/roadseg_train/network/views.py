@@ -23,6 +23,11 @@ class Views(BaseModel, extra="forbid", frozen=True):
     scales: Scales = (1.0,)  # factors of both sides; small ones give context, large ones sharp edges
 
     @property
+    def count(self) -> int:
+        """The number of predictions that are averaged."""
+        return len(self.scales) * (2 if self.mirror else 1)
+
+    @property
     def suffix(self) -> str:
         """For folder names; empty for the plain image."""
         scales = "" if self.scales == (1.0,) else "-scales-" + "-".join(f"{scale:g}" for scale in self.scales)
