@@ -24,10 +24,7 @@ class FitOptions:
 
 
 def default_loaders(*, gpu: bool, num_cpus: int) -> int:
-    """The number of loaders per worker if the user does not choose.
-
-    One on a CPU, which also computes. With a GPU, all of the worker's cores but two, or none if the GPU is faster.
-    """
+    """One per worker on a CPU, which also computes; with a GPU, all but two cores, or none if a GPU is faster."""
     if not gpu:
         return 1
     spare = num_cpus - 2
