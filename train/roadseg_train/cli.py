@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer import Option
 
 from roadseg_train.config import CHECKPOINT_EVERY_STEPS, DEFAULT_THRESHOLD, PRESETS, override
 from roadseg_train.data.split import SPLITS, other_side
@@ -20,10 +21,16 @@ if TYPE_CHECKING:
     from roadseg_train.evaluate.evaluate import Evaluation
 
 WHERE = ", a folder or s3://bucket/name"
-RUN_HELP = f"The run of fit{WHERE}."
-MIRROR_HELP = "Predict the mirrored image as well, and average."
-SCALES_HELP = "Predict at these scales, such as 0.5,1.5, and average."
-SPLIT_HELP = "; ".join(f"{name}: {meaning}" for name, meaning in SPLITS.items())
+WORKERS_HELP = "Number of Ray Train workers, or a range to use what the cluster has room for; 0 trains without Ray."
+LOADERS_HELP = """Processes per worker that prepare crops ahead; with 0, the worker makes them, on its GPU if it has
+one. Default: 1; with --gpu, the spare cores if there are enough of them."""
+SUBMISSION_HELP = """Write the probabilities of testing/image_2 to this folder, named as the KITTI Road server expects.
+They are in perspective; convert them to bird's-eye views with the devkit's transform2BEV.py."""
+# Options of more than one command.
+Run = Annotated[str, Option(help=f"The run of fit{WHERE}.")]
+Split = Annotated[str, Option(help="; ".join(f"{name}: {meaning}" for name, meaning in SPLITS.items()))]
+Mirror = Annotated[bool, Option("--mirror", help="Predict the mirrored image as well, and average.")]
+Scales = Annotated[str, Option(help="Predict at these scales, such as 0.5,1.5, and average.")]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,41 +42,28 @@ app = typer.Typer(
 
 @app.command()
 def fit(
-    data: Annotated[list[str], typer.Option(help=f"CamVid (SegNet layout) or KITTI Road{WHERE}. Can be repeated.")],
-    run: Annotated[str, typer.Option(help=f"The run to start or resume{WHERE}.")],
-    preset: Annotated[str, typer.Option(help=f"One of: {', '.join(PRESETS)}.")] = "tiny",
-    split: Annotated[str, typer.Option(help=SPLIT_HELP)] = "fit",
-    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps; default: the preset's.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the initial weights, the order of images and the crops.")] = 0,
+    data: Annotated[list[str], Option(help=f"CamVid (SegNet layout) or KITTI Road{WHERE}. Can be repeated.")],
+    run: Annotated[str, Option(help=f"The run to start or resume{WHERE}.")],
+    preset: Annotated[str, Option(help=f"One of: {', '.join(PRESETS)}.")] = "tiny",
+    split: Split = "fit",
+    steps: Annotated[int | None, Option(min=1, help="Number of steps; default: the preset's.")] = None,
+    seed: Annotated[int, Option(help="Seed of the initial weights, the order of images and the crops.")] = 0,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="FIELD=VALUE: override a field of the preset. Can be repeated.")
+        list[str] | None, Option("--set", help="FIELD=VALUE: override a field of the preset. Can be repeated.")
     ] = None,
     checkpoint_every: Annotated[
-        int | None, typer.Option(min=1, help="Steps between checkpoints; default: the preset's.")
+        int | None, Option(min=1, help="Steps between checkpoints; default: the preset's.")
     ] = None,
     accumulate: Annotated[
-        int | None, typer.Option(min=1, help="Split each batch into this many micro-batches to save memory.")
+        int | None, Option(min=1, help="Split each batch into this many micro-batches to save memory.")
     ] = None,
-    workers: Annotated[
-        str,
-        typer.Option(
-            metavar="N | MIN:MAX",
-            help="Number of Ray Train workers, or a range to use what the cluster has room for; 0 trains without Ray.",
-        ),
-    ] = "1",
+    workers: Annotated[str, Option(metavar="N | MIN:MAX", help=WORKERS_HELP)] = "1",
     cpus_per_worker: Annotated[
-        int | None, typer.Option(min=1, help="Threads per worker; default: the cores of this machine, shared.")
+        int | None, Option(min=1, help="Threads per worker; default: the cores of this machine, shared.")
     ] = None,
-    gpu: Annotated[bool, typer.Option("--gpu", help="Use one GPU per worker.")] = False,
-    compile_: Annotated[bool, typer.Option("--compile", help="Compile the network with torch.compile first.")] = False,
-    loaders: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Processes per worker that prepare crops ahead; with 0, the worker makes them, on its GPU if it has "
-            "one. Default: 1; with --gpu, the spare cores if there are enough of them.",
-        ),
-    ] = None,
+    gpu: Annotated[bool, Option("--gpu", help="Use one GPU per worker.")] = False,
+    compile_: Annotated[bool, Option("--compile", help="Compile the network with torch.compile first.")] = False,
+    loaders: Annotated[int | None, Option(min=0, help=LOADERS_HELP)] = None,
 ) -> None:
     """Train a U-Net and save checkpoints in a run. Run the same command again to resume.
 
@@ -123,9 +117,8 @@ def parse_views(mirror: bool, scales: str) -> Views:
     try:
         return Views(mirror=mirror, scales=tuple(float(scale) for scale in scales.split(",")))
     except ValueError as error:
-        raise typer.BadParameter(
-            f"{scales!r} is not a list of different numbers from 0.25 to 4, such as 0.5,1.5", param_hint="--scales"
-        ) from error
+        expected = "a list of different numbers from 0.25 to 4, such as 0.5,1.5"
+        raise typer.BadParameter(f"{scales!r} is not {expected}", param_hint="--scales") from error
 
 
 def parse_workers(text: str) -> int | tuple[int, int]:
@@ -144,24 +137,18 @@ def parse_workers(text: str) -> int | tuple[int, int]:
 
 @app.command()
 def evaluate(
-    run: Annotated[str, typer.Option(help=RUN_HELP)],
-    split: Annotated[str, typer.Option(help=SPLIT_HELP)] = "heldout",
-    mirror: Annotated[bool, typer.Option("--mirror", help=MIRROR_HELP)] = False,
-    scales: Annotated[str, typer.Option(help=SCALES_HELP)] = "1",
-    data: Annotated[list[str] | None, typer.Option(help=f"Datasets{WHERE}; default: those of the run.")] = None,
+    run: Run,
+    split: Split = "heldout",
+    mirror: Mirror = False,
+    scales: Scales = "1",
+    data: Annotated[list[str] | None, Option(help=f"Datasets{WHERE}; default: those of the run.")] = None,
     threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Pixels with at least this probability are road.")
+        float, Option(min=0, max=1, help="Pixels with at least this probability are road.")
     ] = DEFAULT_THRESHOLD,
     robustness_frames: Annotated[
-        int, typer.Option(min=0, help="Number of images, spread over the split, to score in fog, rain, dark, ….")
+        int, Option(min=0, help="Number of images, spread over the split, to score in fog, rain, dark, ….")
     ] = 16,
-    kitti_submission: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write the probabilities of testing/image_2 to this folder, named as the KITTI Road server expects. "
-            "They are in perspective; convert them to bird's-eye views with the devkit's transform2BEV.py."
-        ),
-    ] = None,
+    kitti_submission: Annotated[Path | None, Option(help=SUBMISSION_HELP)] = None,
 ) -> None:
     """Score the newest checkpoint of a run on a split, and write report.html and metrics.json into the run."""
     from roadseg_train.storage.local import temporary_folder  # noqa: PLC0415  # libraries take seconds to import
@@ -176,9 +163,7 @@ def evaluate(
     from roadseg_train.fit.run import fetch, load_run  # noqa: PLC0415
 
     loaded = load_run(place, views=views)
-    record, program = loaded.record, loaded.program
-    if uris:
-        record = record.model_copy(update={"data": uris})
+    program, record = loaded.program, loaded.record.model_copy(update={"data": uris} if uris else {})
     roots = fetch(record.data)
     print_left_out(check_data(roots, [split]))
     images = find_test_images(roots) if kitti_submission else None
@@ -208,26 +193,23 @@ def evaluate(
     print_scores(evaluation)
     typer.echo(f"wrote {place / 'evaluation' / name / 'report.html'} and metrics.json beside it")
     if images:
-        typer.echo(
-            f"wrote {len(images.by_name)} files to {kitti_submission}; convert them to bird's-eye views with "
-            "KITTI's devkit"
-        )
+        next_step = "convert them to bird's-eye views with KITTI's devkit"
+        typer.echo(f"wrote {len(images.by_name)} files to {kitti_submission}; {next_step}")
 
 
 @app.command()
 def publish(
-    run: Annotated[str, typer.Option(help=RUN_HELP)],
-    store: Annotated[str, typer.Option(help=f"Where all artefacts are{WHERE}.")],
-    name: Annotated[str, typer.Option(help="Model name, such as road-small.")],
-    version: Annotated[str, typer.Option(help="A version that was never used before.")],
+    run: Run,
+    store: Annotated[str, Option(help=f"Where all artefacts are{WHERE}.")],
+    name: Annotated[str, Option(help="Model name, such as road-small.")],
+    version: Annotated[str, Option(help="A version that was never used before.")],
     evaluation: Annotated[
-        str, typer.Option(help="metrics.json of evaluate, of this run or of another run with the same settings.")
+        str, Option(help="metrics.json of evaluate, of this run or of another run with the same settings.")
     ],
-    mirror: Annotated[bool, typer.Option("--mirror", help=MIRROR_HELP)] = False,
-    scales: Annotated[str, typer.Option(help=SCALES_HELP)] = "1",
+    mirror: Mirror = False,
+    scales: Scales = "1",
     int8: Annotated[
-        bool,
-        typer.Option("--int8", help="Add an int8 program if it scores as well; needs the data of the run."),
+        bool, Option("--int8", help="Add an int8 program if it scores as well; needs the data of the run.")
     ] = False,
 ) -> None:
     """Export the newest checkpoint of a run as an artefact for `roadseg-serve run --model`."""
@@ -238,13 +220,10 @@ def publish(
     from roadseg_train.evaluate.evaluate import read_evaluation  # noqa: PLC0415
     from roadseg_train.fit.run import load_run  # noqa: PLC0415
     from roadseg_train.publish import artefact  # noqa: PLC0415
+    from roadseg_train.publish.quantise import choose_frames  # noqa: PLC0415
 
     loaded = load_run(place, views=views)
-    int8_frames = None
-    if int8:
-        from roadseg_train.publish.quantise import choose_frames  # noqa: PLC0415
-
-        int8_frames = choose_frames(loaded.record)
+    int8_frames = choose_frames(loaded.record) if int8 else None
     quantisation = artefact.publish(
         models,
         name,

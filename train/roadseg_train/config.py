@@ -4,22 +4,19 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from roadseg_train.errors import RunError
 
-# Pixels with at least this probability are road, unless the user chooses another threshold.
-DEFAULT_THRESHOLD = 0.5
+DEFAULT_THRESHOLD = 0.5  # pixels with at least this probability are road, unless the user chooses another one
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(BaseModel, extra="forbid", frozen=True):
     """Everything that determines the weights, apart from the data; saved with the run and in the manifest.
 
     Sizes are in pixels at the scale of the model input. Batches are shared by all workers, so a run on two workers sees
     the same batches as a run on one.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     preset: str
     seed: int = 0
@@ -70,18 +67,11 @@ class TrainConfig(BaseModel):
             return fields
         if fields.get("lovasz_weight"):
             raise ValueError("the Lovász loss (lovasz_weight) was removed")
-        return {name: value for name, value in fields.items() if name not in _FORMER_FIELDS}
-
-
-_FORMER_FIELDS = ("checkpoint_every_steps", "lovasz_weight")
+        return {name: fields[name] for name in fields if name not in ("checkpoint_every_steps", "lovasz_weight")}
 
 
 def override(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
-    """Replace fields of a configuration, each given as FIELD=VALUE with a JSON value or a bare word.
-
-    Raises:
-        RunError: a setting is malformed, or its field or value is invalid.
-    """
+    """Replace fields, each given as FIELD=VALUE with a JSON value or a bare word; raises RunError if one is invalid."""
     fields = config.model_dump(mode="json")
     for setting in settings:
         field, equals, value = setting.partition("=")
@@ -140,26 +130,21 @@ def small() -> TrainConfig:
 
 def full() -> TrainConfig:
     """The recipe for a GPU: the input of `small`, a network half as wide again, three times as many crops."""
-    return TrainConfig(
-        preset="full",
-        widths=(36, 72, 108, 144, 192, 144),
-        short_side_px=270,
-        num_steps=6000,
-        num_warmup_steps=300,
-        coarse_share=0.5,
-        batch_size=16,
-        learning_rate=2e-3,
-        weight_decay=1e-2,
-        ema_decay=0.999,
-        class_weight=0.4,
-        crop_height_px=256,
-        crop_width_px=320,
-        scale_range=(0.5, 2.0),
-        colour_jitter=0.5,
-        gamma_range=(0.33, 3.0),
-        degrade_probability=0.35,
-        cover_probability=0.3,
-    )
+    changes = {
+        "preset": "full",
+        "widths": (36, 72, 108, 144, 192, 144),
+        "num_steps": 6000,
+        "num_warmup_steps": 300,
+        "coarse_share": 0.5,
+        "batch_size": 16,
+        "ema_decay": 0.999,
+        "scale_range": (0.5, 2.0),
+        "colour_jitter": 0.5,
+        "gamma_range": (0.33, 3.0),
+        "degrade_probability": 0.35,
+        "cover_probability": 0.3,
+    }
+    return small().model_copy(update=changes)
 
 
 PRESETS: dict[str, Callable[[], TrainConfig]] = {preset().preset: preset for preset in (tiny, small, full)}

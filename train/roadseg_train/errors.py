@@ -1,12 +1,4 @@
-"""The exception tree. Every message says what to do about it.
-
-RoadsegTrainError
-├── DataError               a dataset cannot be used
-│   └── InvalidDataError    the same, naming every bad file (in data/problems.py)
-├── RunError                a run cannot be resumed, evaluated or published
-├── ArtefactError           an artefact cannot be written
-└── StorageError            a folder or bucket cannot be read or written
-"""
+"""The exceptions; every message says what to do about it."""
 
 
 class RoadsegTrainError(Exception):
@@ -14,7 +6,7 @@ class RoadsegTrainError(Exception):
 
 
 class DataError(RoadsegTrainError):
-    """A dataset folder, image or mask cannot be used."""
+    """A dataset folder, image or mask cannot be used; data/problems.py has one that names every bad file."""
 
 
 class RunError(RoadsegTrainError):

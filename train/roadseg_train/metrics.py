@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from roadseg_train.data.dataset import NOT_ROAD, ROAD, UInt8Array
 
@@ -35,10 +35,8 @@ class Confusion:
     true_negative: IntArray
 
 
-class Scores(BaseModel):
+class Scores(BaseModel, extra="forbid", frozen=True):
     """The reported scores, in [0, 1] over labelled pixels, at one threshold except `max_f`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     road_iou: float
     mean_image_iou: float
@@ -46,10 +44,8 @@ class Scores(BaseModel):
     max_f: float
 
 
-class KittiScores(BaseModel):
+class KittiScores(BaseModel, extra="forbid", frozen=True):
     """The scores of the KITTI Road benchmark, in [0, 1]; all but average precision at the working point."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_f: float
     average_precision: float
@@ -61,12 +57,7 @@ class KittiScores(BaseModel):
 
 
 def histogram(prob_HW: UInt8Array, target_HW: UInt8Array) -> Histogram:
-    """Count labelled pixels by probability.
-
-    Args:
-        prob_HW: road probability, uint8, 255 is certain.
-        target_HW: uint8 in {0 void, 1 not road, 2 road}, same shape.
-    """
+    """Count the labelled pixels of a target by their road probability, uint8, same shape; 255 is certain."""
     return Histogram(
         np.bincount(prob_HW[target_HW == ROAD], minlength=NUM_LEVELS).astype(np.int64),
         np.bincount(prob_HW[target_HW == NOT_ROAD], minlength=NUM_LEVELS).astype(np.int64),
@@ -83,8 +74,7 @@ def confusion(counts: Histogram) -> Confusion:
 
 def iou(counts: Confusion) -> FloatArray:
     """TP / (TP + FP + FN) at each level, float64 (..., 256); 1 if there is no road and none is predicted."""
-    union = counts.true_positive + counts.false_positive + counts.false_negative
-    return _divide(counts.true_positive, union)
+    return _divide(counts.true_positive, counts.true_positive + counts.false_positive + counts.false_negative)
 
 
 def f1(counts: Confusion) -> FloatArray:
@@ -104,10 +94,7 @@ def _divide(part: IntArray, whole: IntArray) -> FloatArray:
 
 
 def max_f(counts: Confusion) -> float:
-    """KITTI MaxF: the best F1 over the thresholds 0/255 .. 255/255, counts pooled over all images.
-
-    Source: evaluateRoad.py of the KITTI Road devkit.
-    """
+    """MaxF of KITTI's devkit (evaluateRoad.py): the best F1 at any threshold, counts pooled over all images."""
     return float(f1(counts).max())
 
 
@@ -120,7 +107,7 @@ def kitti_scores(counts: Confusion) -> KittiScores | None:
 
     Source: evaluateRoad.py and helper.py of the KITTI Road devkit.
     """
-    num_road = int(counts.true_positive[0])
+    num_road, num_not_road = int(counts.true_positive[0]), int(counts.false_positive[0])
     if num_road == 0:
         return None
     levels = np.flatnonzero(counts.true_positive)
@@ -128,13 +115,12 @@ def kitti_scores(counts: Confusion) -> KittiScores | None:
     precision = counts.true_positive[levels] / (counts.true_positive + counts.false_positive)[levels]
     best = int(f1(counts)[levels].argmax())
     level = int(levels[best])
-    false_positive, true_negative = int(counts.false_positive[level]), int(counts.true_negative[level])
     return KittiScores(
         max_f=max_f(counts),
         average_precision=float(np.mean([precision[recall >= least].max() for least in np.linspace(0, 1, 11)])),
         precision=float(precision[best]),
         recall=float(recall[best]),
-        false_positive_rate=false_positive / max(1, false_positive + true_negative),
+        false_positive_rate=float(counts.false_positive[level]) / max(1, num_not_road),
         false_negative_rate=float(counts.false_negative[level] / num_road),
         threshold=level / (NUM_LEVELS - 1),
     )

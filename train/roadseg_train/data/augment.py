@@ -31,11 +31,11 @@ class Rng:
     """The random numbers of one crop."""
 
     def __init__(self, seed: int) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(seed)
 
     def uniform(self, low: float, high: float) -> float:
         """A number in [low, high)."""
-        return low + (high - low) * float(torch.rand((), generator=self._generator))
+        return low + (high - low) * float(torch.rand((), generator=self.generator))
 
     def log_uniform(self, low: float, high: float) -> float:
         """A number in [low, high) whose logarithm is uniform, so that halving is as likely as doubling."""
@@ -45,22 +45,11 @@ class Rng:
         """True with the given probability."""
         return self.uniform(0, 1) < probability
 
-    def normal_like(self, tensor: Tensor) -> Tensor:
-        """Standard normal float32 numbers, same shape and device."""
-        return torch.randn(tensor.shape, generator=self._generator).to(tensor.device)
-
 
 def augment(image_CHW: Tensor, labels_CHW: Tensor, config: TrainConfig, seed: int) -> tuple[Tensor, Tensor]:
-    """A random crop of a frame.
+    """The crop of a frame that `seed` decides: RGB uint8 (3, crop_height_px, crop_width_px), and its label maps.
 
-    Args:
-        image_CHW: RGB uint8, at the scale of the model input.
-        labels_CHW: uint8, any number of label maps in which 0 means not labelled.
-        config: the ranges and the crop size.
-        seed: decides the crop.
-
-    Returns:
-        RGB uint8 (3, crop_height_px, crop_width_px) and the label maps, of the same height and width.
+    The frame is RGB uint8 at the scale of the model input, with any number of uint8 label maps; 0 means not labelled.
     """
     rng = Rng(seed)
     image_CHW, labels_CHW = _move(image_CHW, labels_CHW, config, rng)
@@ -104,21 +93,24 @@ def _degrade(image_CHW: Tensor, config: TrainConfig, rng: Rng) -> Tensor:
     """Apply at most one fault of cheap cameras: blur, noise, JPEG artefacts or low resolution."""
     if not rng.chance(config.degrade_probability):
         return image_CHW
-    degraded_CHW: Tensor
     match int(rng.uniform(0, 4)):
         case 0:
-            degraded_CHW = TF.gaussian_blur(image_CHW, [5, 5], [rng.uniform(*BLUR_SIGMA_PX)])
+            image_CHW = TF.gaussian_blur(image_CHW, [5, 5], [rng.uniform(*BLUR_SIGMA_PX)])
         case 1:
-            noise_CHW = rng.normal_like(image_CHW) * (255 * rng.uniform(*NOISE_SIGMA))
-            degraded_CHW = (image_CHW + noise_CHW).round().clamp(0, 255).to(torch.uint8)
+            noise_CHW = torch.randn(image_CHW.shape, generator=rng.generator).to(image_CHW.device)
+            noise_CHW *= 255 * rng.uniform(*NOISE_SIGMA)
+            image_CHW = (image_CHW + noise_CHW).round().clamp(0, 255).to(torch.uint8)
         case 2:
-            degraded_CHW = _through_jpeg(image_CHW, quality=round(rng.uniform(*JPEG_QUALITY)))
+            file = io.BytesIO()  # by Pillow, because torchvision's own encoder is deprecated
+            picture = Image.fromarray(image_CHW.permute(1, 2, 0).cpu().numpy())
+            picture.save(file, "JPEG", quality=round(rng.uniform(*JPEG_QUALITY)))
+            image_CHW = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).to(image_CHW.device)
         case _:
             height, width = image_CHW.shape[-2:]
             factor = rng.uniform(*LOW_RESOLUTION)
             smaller = [max(1, round(height * factor)), max(1, round(width * factor))]
-            degraded_CHW = TF.resize(TF.resize(image_CHW, smaller, antialias=True), [height, width], antialias=True)
-    return degraded_CHW
+            image_CHW = TF.resize(TF.resize(image_CHW, smaller, antialias=True), [height, width], antialias=True)
+    return image_CHW
 
 
 def _cover(image_CHW: Tensor, config: TrainConfig, rng: Rng) -> Tensor:
@@ -131,10 +123,3 @@ def _cover(image_CHW: Tensor, config: TrainConfig, rng: Rng) -> Tensor:
     grey = torch.full((3, 1, 1), round(rng.uniform(0, 255)), dtype=torch.uint8, device=image_CHW.device)
     covered_CHW: Tensor = TF.erase(image_CHW, top, left, *size, grey)
     return covered_CHW
-
-
-def _through_jpeg(image_CHW: Tensor, *, quality: int) -> Tensor:
-    # By Pillow, because torchvision's own encoder is deprecated.
-    file = io.BytesIO()
-    Image.fromarray(image_CHW.permute(1, 2, 0).cpu().numpy()).save(file, "JPEG", quality=quality)
-    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).to(image_CHW.device)

@@ -19,10 +19,9 @@ T = TypeVar("T")
 
 
 def check_data(roots: Iterable[Path], splits: Sequence[str]) -> list[Path]:
-    """Check that images and masks pair up, and decode every file of the given splits.
+    """Check that images and masks pair up, and that every file of the given splits can be decoded.
 
-    Returns:
-        Images that are left out because they only have a lane mask.
+    Returns the images that are left out because they only have a lane mask.
 
     Raises:
         InvalidDataError: lists every bad file.
@@ -44,11 +43,7 @@ def check_data(roots: Iterable[Path], splits: Sequence[str]) -> list[Path]:
 
 
 def check_images(paths: Sequence[Path]) -> None:
-    """Check that images without masks can be decoded.
-
-    Raises:
-        InvalidDataError: lists every image that cannot.
-    """
+    """Decode images without masks; InvalidDataError lists every one that cannot be."""
     problems = _check_each(lambda path: _read(lambda: read_image(path))[1], paths)
     if problems:
         raise InvalidDataError(problems)

@@ -17,9 +17,10 @@ from roadseg_train.data.geometry import SizeRule, resize, resize_labels
 
 NUM_BATCHES_AHEAD = 4  # per loader process
 CPU = torch.device("cpu")
+Pair = tuple[Tensor, Tensor]  # an image and its labels
 
 
-class Crops(Dataset[tuple[Tensor, Tensor]]):
+class Crops(Dataset[Pair]):
     """Crop number i: epoch i // len(frames) visits every frame once, in its own random order.
 
     A crop depends only on the seed and its number, so any worker can make any crop and a run can resume anywhere.
@@ -27,14 +28,16 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, frames: Sequence[Frame], config: TrainConfig, device: torch.device = CPU) -> None:
-        self.config = config
-        self.device = device
-        self.coarse_config = coarse_config(config)
+        self.config, self.device = config, device
+        # Half the size at half the scale shows the same part of a frame.
+        size = {"crop_height_px": config.crop_height_px // 2, "crop_width_px": config.crop_width_px // 2}
+        scale_range = tuple(scale / 2 for scale in config.scale_range)
+        self.coarse_config = config.model_copy(update={**size, "scale_range": scale_range})
         self.num_coarse = round(config.coarse_share * config.num_steps) * config.batch_size
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
             self.frames = list(threads.map(self._load, frames))
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> Pair:
         """RGB uint8 (3, crop height, crop width); target and classes uint8 (2, crop height, crop width)."""
         epoch, position = divmod(index, len(self.frames))
         order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.frames))
@@ -42,24 +45,13 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         seed = int(np.random.SeedSequence((self.config.seed, index)).generate_state(1, np.uint64)[0] >> 1)
         return augment(image_CHW, labels_2HW, self.coarse_config if index < self.num_coarse else self.config, seed)
 
-    def _load(self, frame: Frame) -> tuple[Tensor, Tensor]:
+    def _load(self, frame: Frame) -> Pair:
         image_HWC, (target_HW, classes_HW) = read_image(frame.image), read_labels(frame)
         check_size(frame, image_HWC, target_HW)
         height, width = SizeRule.of(self.config).scale(*target_HW.shape)
         labels_2HW = np.stack([resize_labels(labels_HW, height, width) for labels_HW in (target_HW, classes_HW)])
         image_CHW = torch.from_numpy(resize(image_HWC, height, width).copy()).permute(2, 0, 1).contiguous()
         return image_CHW.to(self.device), torch.from_numpy(labels_2HW).to(self.device)
-
-
-def coarse_config(config: TrainConfig) -> TrainConfig:
-    """The configuration whose crops show the same part of a frame at half the height and width."""
-    return config.model_copy(
-        update={
-            "crop_height_px": config.crop_height_px // 2,
-            "crop_width_px": config.crop_width_px // 2,
-            "scale_range": tuple(scale / 2 for scale in config.scale_range),
-        }
-    )
 
 
 def worker_share(num_items: int, rank: int, num_workers: int) -> range:
@@ -75,9 +67,7 @@ def crop_numbers(config: TrainConfig, step: int, rank: int, num_workers: int) ->
     return [list(range(i * size + part.start, i * size + part.stop)) for i in range(first, last)]
 
 
-def load(
-    crops: Crops, numbers: list[list[int]], *, num_loaders: int, pin_memory: bool
-) -> DataLoader[tuple[Tensor, Tensor]]:
+def load(crops: Crops, numbers: list[list[int]], *, num_loaders: int, pin_memory: bool) -> DataLoader[Pair]:
     """Batches of these crops, made ahead by `num_loaders` processes, or on demand in this process if 0.
 
     Loaders are forked so that they share this process's decoded frames. Shared memory would not do: containers seldom

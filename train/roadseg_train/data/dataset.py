@@ -25,7 +25,6 @@ Form = Literal["camvid", "kitti"]
 
 PARTS = ("train", "val", "test")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-NUM_VALUES_SHOWN = 5
 
 # CamVid label (0 sky, 1 building, 2 pole, 3 road, 4 pavement, 5 tree, 6 sign, 7 fence, 8 car, 9 pedestrian,
 # 10 bicyclist, 11 void) -> target. Source: the label table of the SegNet tutorial's evaluation script.
@@ -84,11 +83,7 @@ def scan(root: Path) -> Scan:
 
 
 def find_frames(root: Path) -> list[Frame]:
-    """All frames in a dataset folder, sorted by part, drive and name.
-
-    Raises:
-        InvalidDataError: the folder has no known layout, or images and masks do not pair up.
-    """
+    """The frames of `scan`; raises InvalidDataError if it finds problems."""
     found = scan(root)
     if found.problems:
         raise InvalidDataError(found.problems)
@@ -96,23 +91,14 @@ def find_frames(root: Path) -> list[Frame]:
 
 
 def read_image(path: Path) -> UInt8Array:
-    """Read an image as RGB: image_HWC, uint8.
-
-    Raises:
-        InvalidDataError: the file is missing or cannot be decoded.
-    """
+    """Read an image as RGB: image_HWC, uint8; raises InvalidDataError if it cannot be decoded."""
     return _decode(path, mode="RGB")
 
 
 def read_labels(frame: Frame) -> tuple[UInt8Array, UInt8Array]:
-    """Read the mask of a frame.
+    """Read the mask of a frame as target_HW and classes_HW, uint8 in {0 unknown, 1 .. NUM_CLASSES}.
 
-    Returns:
-        target_HW, uint8 in {0 void, 1 not road, 2 road}, and classes_HW, uint8 in {0 unknown, 1 .. NUM_CLASSES};
-        all classes are unknown in KITTI Road.
-
-    Raises:
-        InvalidDataError: the mask is missing, cannot be decoded, or has the wrong format.
+    All classes are unknown in KITTI Road. Raises InvalidDataError if the mask is missing, damaged or of another format.
     """
     mask = _decode(frame.mask, mode=None)
     if frame.form == "camvid":
@@ -128,11 +114,7 @@ def read_target(frame: Frame) -> UInt8Array:
 
 
 def read_frame(frame: Frame) -> tuple[UInt8Array, UInt8Array]:
-    """Read a frame as (image_HWC, target_HW), both uint8 and of the same height and width.
-
-    Raises:
-        InvalidDataError: a file cannot be read, or the sizes differ.
-    """
+    """Read a frame as image_HWC and target_HW; raises InvalidDataError for a bad file, or if the sizes differ."""
     image_HWC, target_HW = read_image(frame.image), read_target(frame)
     check_size(frame, image_HWC, target_HW)
     return image_HWC, target_HW
@@ -151,16 +133,15 @@ def _scan_camvid(root: Path) -> Scan:
     for part in PARTS:
         images = _images(root / part, found.problems)
         if images and not (root / f"{part}annot").is_dir():
-            found.problems.append(
-                Problem(root / part, ProblemKind.NO_MASK_FOLDER, f"{len(images)} without {part}annot/")
-            )
+            detail = f"{len(images)} without {part}annot/"
+            found.problems.append(Problem(root / part, ProblemKind.NO_MASK_FOLDER, detail))
             continue
         masks = _images(root / f"{part}annot", found.problems)
         found.problems.extend(Problem(images[stem], ProblemKind.NO_MASK) for stem in images.keys() - masks.keys())
         found.problems.extend(Problem(masks[stem], ProblemKind.NO_IMAGE) for stem in masks.keys() - images.keys())
         for stem in images.keys() & masks.keys():
-            drive = stem.split("_")[0]
-            found.frames.append(Frame(stem, "CamVid", part, drive, "camvid", images[stem], masks[stem]))
+            frame = Frame(stem, "CamVid", part, stem.split("_")[0], "camvid", images[stem], masks[stem])
+            found.frames.append(frame)
     return found
 
 
@@ -171,22 +152,19 @@ def _scan_kitti(root: Path) -> Scan:
     for mask in _images(root / "training" / "gt_image_2", found.problems).values():
         # um_road_000000 is the mask of um_000000; um_lane_000000 marks only the car's own lane, a different task.
         match = re.fullmatch(r"(um|umm|uu)_(road|lane)_(\d{6})", mask.stem)
+        stem = f"{match[1]}_{match[3]}" if match else ""
         if match is None:
             found.problems.append(Problem(mask, ProblemKind.UNKNOWN_NAME))
-            continue
-        drive, stem = match[1], f"{match[1]}_{match[3]}"
-        if stem not in images:
+        elif stem not in images:
             found.problems.append(Problem(mask, ProblemKind.NO_IMAGE))
         elif match[2] == "lane":
             with_lane.add(stem)
         else:
             with_road.add(stem)
-            found.frames.append(Frame(stem, "KITTI Road", "train", drive, "kitti", images[stem], mask))
-    for stem in images.keys() - with_road:
-        if stem in with_lane:
-            found.lane_only.append(images[stem])
-        else:
-            found.problems.append(Problem(images[stem], ProblemKind.NO_MASK))
+            found.frames.append(Frame(stem, "KITTI Road", "train", match[1], "kitti", images[stem], mask))
+    found.lane_only.extend(images[stem] for stem in with_lane - with_road)
+    unpaired = images.keys() - with_road - with_lane
+    found.problems.extend(Problem(images[stem], ProblemKind.NO_MASK) for stem in unpaired)
     return found
 
 
@@ -225,8 +203,7 @@ def _kitti_target(colour: npt.NDArray[Any], path: Path) -> UInt8Array:
     if colour.ndim != 3 or colour.shape[2] != 3 or colour.dtype != np.uint8:
         raise InvalidDataError([Problem(path, ProblemKind.NOT_A_ROAD_MASK, _describe_pixels(colour))])
     red_HW, green_HW, blue_HW = np.moveaxis(colour, 2, 0)
-    black_or_full = ((red_HW == 0) | (red_HW == 255)) & ((blue_HW == 0) | (blue_HW == 255))
-    known_HW = black_or_full & (green_HW == 0) & (red_HW >= blue_HW)
+    known_HW = np.isin(red_HW, (0, 255)) & np.isin(blue_HW, (0, 255)) & (green_HW == 0) & (red_HW >= blue_HW)
     if not known_HW.all():
         colours = [tuple(pixel) for pixel in np.unique(colour[~known_HW], axis=0).tolist()]
         raise InvalidDataError([Problem(path, ProblemKind.NOT_A_ROAD_MASK, f"colours {_some(colours)}")])
@@ -240,5 +217,5 @@ def _describe_pixels(pixels: npt.NDArray[Any]) -> str:
 
 
 def _some(values: Sequence[object]) -> str:
-    shown = ", ".join(map(str, values[:NUM_VALUES_SHOWN]))
-    return shown + (" and others" if len(values) > NUM_VALUES_SHOWN else "")
+    shown = ", ".join(map(str, values[:5]))
+    return shown + (" and others" if len(values) > 5 else "")

@@ -46,11 +46,7 @@ def resize_labels(labels_HW: UInt8Array, height: int, width: int) -> UInt8Array:
 
 
 def scale_and_pad(image_HWC: UInt8Array, rule: SizeRule) -> UInt8Array:
-    """Scale an image by the rule, then repeat its right and bottom edges until both sides are multiples.
-
-    Returns:
-        RGB uint8, both sides multiples of `rule.multiple_px`; the image is its top left part of `rule.scale` size.
-    """
+    """Scale an RGB uint8 image, then repeat its right and bottom edges: both sides become multiples of the rule's."""
     height, width = rule.scale(*image_HWC.shape[:2])
     scaled_HWC = resize(image_HWC, height, width)
     padding = ((0, -height % rule.multiple_px), (0, -width % rule.multiple_px), (0, 0))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from roadseg_train.config import TrainConfig
@@ -20,10 +20,8 @@ PREFIX = "checkpoint_"
 AVERAGE_PREFIX = "module.unet."  # of the published weights in the state of torch's AveragedModel
 
 
-class CheckpointRecord(BaseModel):
+class CheckpointRecord(BaseModel, extra="forbid", frozen=True):
     """checkpoint.json: written after the state, whose hash shows that it is complete."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     step: int
     sha256: str
@@ -36,15 +34,19 @@ def folder_name(step: int) -> str:
 
 
 def save(run: StoragePath, state: dict[str, Any], *, step: int, metrics: dict[str, float]) -> None:
-    """Write a checkpoint into a run, the record last, and remove all but the newest ones.
+    """Write a checkpoint into a run, the record last, then remove all but the newest ones.
 
-    Raises:
-        StorageError: it cannot be written; earlier checkpoints are unchanged.
+    If StorageError is raised, earlier checkpoints are unchanged.
     """
     folder = run / folder_name(step)
     folder.remove()  # left by an interrupted attempt
     with (folder / STATE).writing() as path:
-        _save_state(state, path)
+        try:
+            with path.open("wb") as file:
+                torch.save(state, file)
+        except RuntimeError as error:
+            # If a write fails, torch hides the operating system's error behind its own.
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         record = CheckpointRecord(step=step, sha256=_sha256(path), metrics=metrics)
     (folder / RECORD).write_text(record.model_dump_json(indent=2))
     for old in _folders(run)[NUM_KEPT:]:
@@ -52,11 +54,7 @@ def save(run: StoragePath, state: dict[str, Any], *, step: int, metrics: dict[st
 
 
 def read_newest(run: StoragePath) -> dict[str, Any] | None:
-    """The state of the newest complete checkpoint of a run, on the CPU, or None.
-
-    Raises:
-        StorageError: the run cannot be read.
-    """
+    """The state of the newest complete checkpoint of a run, on the CPU, or None."""
     for folder in _folders(run):
         state = _read(folder)
         if state is not None:
@@ -76,9 +74,8 @@ def newest_step(run: StoragePath) -> int:
 def averaged_network(average: Mapping[str, Tensor], config: TrainConfig) -> UNet:
     """The averaged U-Net in eval mode, on the CPU, from the "average" of a state."""
     network = UNet(config.widths)
-    network.load_state_dict(
-        {name.removeprefix(AVERAGE_PREFIX): w for name, w in average.items() if name.startswith(AVERAGE_PREFIX)}
-    )
+    weights = {name.removeprefix(AVERAGE_PREFIX): w for name, w in average.items() if name.startswith(AVERAGE_PREFIX)}
+    network.load_state_dict(weights)
     return network.eval()
 
 
@@ -86,21 +83,10 @@ def _read(folder: StoragePath) -> dict[str, Any] | None:
     try:
         record = CheckpointRecord.model_validate_json((folder / RECORD).read_text())
         with (folder / STATE).reading() as path:
-            if _sha256(path) != record.sha256:
-                return None
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            return state
+            complete = _sha256(path) == record.sha256
+            return torch.load(path, map_location="cpu", weights_only=True) if complete else None
     except (FileNotFoundError, ValidationError):
         return None
-
-
-def _save_state(state: dict[str, Any], path: Path) -> None:
-    try:
-        with path.open("wb") as file:
-            torch.save(state, file)
-    except RuntimeError as error:
-        # If a write fails, torch hides the operating system's error behind its own.
-        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def _folders(run: StoragePath) -> list[StoragePath]:

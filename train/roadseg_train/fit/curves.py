@@ -16,12 +16,7 @@ class Curves:
 
     Each start adds a file. It invalidates what earlier files hold from its first step on (TensorBoard's purge step), so
     a resumed run shows as one line.
-
-    Args:
-        run: where the curves go.
-        step: the number of steps done before.
-        batch_size: images per step.
-        totals: the run's own, which grow with each step.
+    `step` is the number of steps done before; `totals` are the run's own, which grow with each step.
     """
 
     def __init__(self, run: StoragePath, step: int, batch_size: int, totals: Totals) -> None:
@@ -35,10 +30,8 @@ class Curves:
         self._recent_losses: list[dict[str, float]] = []
         self._last_point = totals.model_copy()
 
-    def __enter__(self) -> "Curves":
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
+    def close(self) -> None:
+        """Remove the local folder."""
         self._writer.close()
         self._folder.cleanup()
 

@@ -31,11 +31,7 @@ class LocalHost:
 
 
 def train_locally(run: StoragePath, record: RunRecord, options: FitOptions, stop: StopSignals) -> Summary:
-    """Train in this process, see `loop.train`.
-
-    Raises:
-        RunError: there is no GPU to train on.
-    """
+    """Train in this process, see `loop.train`; raises RunError if there is no GPU to train on."""
     if options.gpu and not torch.cuda.is_available():
         raise RunError("torch finds no GPU on this machine; leave out --gpu")
     torch.set_num_threads(options.num_cpus)

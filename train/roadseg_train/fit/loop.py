@@ -14,7 +14,6 @@ from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_f
 
 from roadseg_train.config import DEFAULT_THRESHOLD, TrainConfig
 from roadseg_train.data.crops import CPU, Crops, crop_numbers, load
-from roadseg_train.data.dataset import Frame
 from roadseg_train.errors import RunError
 from roadseg_train.fit import checkpoint
 from roadseg_train.fit.curves import Curves
@@ -56,12 +55,16 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, device: torch.device = CPU, *, compiled: bool = False) -> None:
         torch.manual_seed(config.seed)
-        self.config = config
-        self.device = device
+        self.config, self.device = config, device
         self.network = AuxHeadUNet(config.widths).to(device).to(memory_format=torch.channels_last)
         self.network.classes.requires_grad_(config.class_weight > 0)  # else workers would wait for its gradients
         self.average = AveragedModel(self.network, multi_avg_fn=self._average, use_buffers=True)
-        self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config.weight_decay))
+        # Norms and biases, which have one axis, do not decay.
+        groups = [
+            {"params": [p for p in self.network.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in self.network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups)
         self.dtype, self.dtype_reason = choose_dtype(config, device)
         self.step = 0
         # Wrapped and compiled separately from the network, so that names in checkpoints do not change.
@@ -70,21 +73,16 @@ class Trainer:
         if rank_and_size()[1] > 1:
             synchronise_batch_norms(self.network)
             # Buffers need no broadcast: synchronised norms compute the same ones on every worker.
-            self._distributed = DistributedDataParallel(
+            self.forward = self._distributed = DistributedDataParallel(
                 self.network, forward_sync_buffers=False, gradient_as_bucket_view=True
             )
-            self.forward = self._distributed
         if compiled:
             self.forward = torch.compile(self.forward)
 
     def train_step(self, micro_batches: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
-        """Take one step on this worker's share of a batch.
+        """Take one step on this worker's share of a batch: pairs of image_BCHW and labels_B2HW, both uint8.
 
-        Args:
-            micro_batches: pairs of image_BCHW and labels_B2HW, both uint8; gradients are averaged over them.
-
-        Returns:
-            The loss and its parts, averaged over all workers and micro-batches.
+        Returns the loss and its parts, averaged over all workers and micro-batches, as gradients are.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
@@ -148,10 +146,7 @@ def train(
 ) -> Summary:
     """Train from the newest complete checkpoint of a run to the end of the schedule, or until the host asks to stop.
 
-    Raises:
-        RunError: there are more workers than images in a micro-batch.
-        StorageError: the run cannot be read or written.
-        DataError: a frame cannot be read.
+    Raises RunError if a worker would have no images, StorageError for the run, and DataError for a frame.
     """
     config, (rank, num_workers) = record.config, rank_and_size()
     check_shares(config, num_workers)
@@ -160,21 +155,15 @@ def train(
     precision = f"{device} in {trainer.dtype_reason}"
     if rank == 0:
         print(f"training on {precision}", flush=True)
-    crops_device = CPU if options.num_loaders else device
-    batches = iter(
-        load(
-            Crops(record.frames(record.split), config, crops_device),
-            crop_numbers(config, trainer.step, rank, num_workers),
-            num_loaders=options.num_loaders,
-            pin_memory=crops_device != device,
-        )
-    )
+    crops = Crops(record.frames(record.split), config, CPU if options.num_loaders else device)
+    numbers = crop_numbers(config, trainer.step, rank, num_workers)
+    batches = iter(load(crops, numbers, num_loaders=options.num_loaders, pin_memory=crops.device != device))
     heldout_frames = record.heldout_frames() if rank == 0 else []
     clock, action = Clock(totals), Action.CONTINUE
     recent_losses: list[float] = []
     mean_loss: float | None = None
-    with contextlib.ExitStack() as stack:
-        curves = stack.enter_context(Curves(run, trainer.step, config.batch_size, totals)) if rank == 0 else None
+    curves = Curves(run, trainer.step, config.batch_size, totals) if rank == 0 else None
+    with contextlib.closing(curves) if curves else contextlib.nullcontext():
         while trainer.step < config.num_steps and action is not Action.STOP:
             started = time.perf_counter()
             micro_batches = [next(batches) for _ in range(config.accumulate)]
@@ -198,7 +187,8 @@ def train(
             if curves:
                 scores: dict[str, float] = {}
                 if due and heldout_frames:  # a machine that may be taken away has no time for it
-                    scores = _score(trainer, heldout_frames)
+                    counts = list(predict_frames(trainer.averaged_program(), heldout_frames, config))
+                    scores = score(counts, DEFAULT_THRESHOLD).model_dump()
                     totals.note_scores(trainer.step, scores)
                     metrics |= {f"heldout_{name}": value for name, value in scores.items()}
                 curves.after_checkpoint(trainer.step, scores)
@@ -210,21 +200,14 @@ def train(
 
 
 def check_shares(config: TrainConfig, num_workers: int) -> None:
-    """Check that every worker has an image in every micro-batch.
-
-    Raises:
-        RunError: it does not; the message says what to choose.
-    """
-    if config.batch_size % config.accumulate:
-        raise RunError(
-            f"a batch of {config.batch_size} cannot be split into {config.accumulate} micro-batches; choose a divisor"
-        )
-    micro_batch_size = config.batch_size // config.accumulate
-    if num_workers > micro_batch_size:
-        raise RunError(
-            f"{num_workers} workers cannot share {micro_batch_size} images (batch {config.batch_size}, "
-            f"in {config.accumulate} parts); choose at most {micro_batch_size} workers"
-        )
+    """Raise RunError unless every worker has an image in every micro-batch."""
+    batch, parts = config.batch_size, config.accumulate
+    if batch % parts:
+        raise RunError(f"a batch of {batch} cannot be split into {parts} micro-batches; choose a divisor")
+    most = batch // parts
+    if num_workers > most:
+        shared = f"{most} images (batch {batch}, in {parts} parts)"
+        raise RunError(f"{num_workers} workers cannot share {shared}; choose at most {most} workers")
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -259,9 +242,8 @@ def _resume(trainer: Trainer, run: StoragePath) -> Totals:
     state = checkpoint.read_newest(run)
     if state is None:
         return Totals()
-    totals = Totals.model_validate(state.pop("totals"))
     trainer.restore(state)
-    return totals
+    return Totals.model_validate(state["totals"])
 
 
 def _progress(trainer: Trainer, clock: Clock, loss: float, heldout_iou: float | None) -> Progress:
@@ -293,18 +275,3 @@ def _summary(trainer: Trainer, totals: Totals, *, loss: float | None, num_worker
         num_workers=num_workers,
         device=device,
     )
-
-
-def _score(trainer: Trainer, frames: Sequence[Frame]) -> dict[str, float]:
-    counts = list(predict_frames(trainer.averaged_program(), frames, trainer.config))
-    scores: dict[str, float] = score(counts, DEFAULT_THRESHOLD).model_dump()
-    return scores
-
-
-def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights decay; norms and biases, which have one axis, do not."""
-    parameters = list(network.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]

@@ -8,24 +8,13 @@ GPU_IS_WORTH_LOADERS = 5
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What does not determine the weights, so that a run may resume with other options.
+    """What does not determine the weights, so that a run may resume with other options."""
 
-    Attributes:
-        num_workers: number of Ray Train workers, or (least, most) to use as many as the cluster has room for; 0 trains
-            in this process.
-        num_cpus: per worker; also its number of threads.
-        gpu: whether each worker has a GPU and communicates over NCCL, not Gloo.
-        num_loaders: processes per worker that make crops ahead of the steps; with 0, the worker makes them
-            on its device.
-        compiled: whether to use torch.compile, which takes a minute and then makes steps faster.
-        checkpoint_every_steps: steps between checkpoints.
-    """
-
-    num_workers: int | tuple[int, int]
-    num_cpus: int
-    gpu: bool
-    num_loaders: int
-    compiled: bool
+    num_workers: int | tuple[int, int]  # or (least, most) for what the cluster has room for; 0 trains in this process
+    num_cpus: int  # per worker; also its number of threads
+    gpu: bool  # whether each worker has a GPU and communicates over NCCL, not Gloo
+    num_loaders: int  # processes per worker that make crops ahead; with 0, the worker makes them on its device
+    compiled: bool  # by torch.compile, which takes a minute and then makes steps faster
     checkpoint_every_steps: int
 
     @property
@@ -35,10 +24,7 @@ class FitOptions:
 
 
 def default_loaders(*, gpu: bool, num_cpus: int) -> int:
-    """The number of loaders per worker if the user does not choose.
-
-    One on a CPU, which also computes. With a GPU, all of the worker's cores but two, or none if the GPU is faster.
-    """
+    """One per worker on a CPU, which also computes; with a GPU, all but two cores, or none if a GPU is faster."""
     if not gpu:
         return 1
     spare = num_cpus - 2

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Never
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from tqdm import tqdm
 
 SUMMARY = "summary.json"
@@ -15,10 +15,8 @@ NUM_RECENT_STEPS = 50  # for rates and the time left
 LINE_EVERY_S = 15.0  # in a log
 
 
-class Totals(BaseModel):
+class Totals(BaseModel, extra="forbid"):
     """Times and scores of a run over all its starts; kept in its checkpoints."""
-
-    model_config = ConfigDict(extra="forbid")
 
     wait_s: float = 0.0  # waiting for a batch
     compute_s: float = 0.0
@@ -50,7 +48,7 @@ class Clock:
         self._recent: deque[tuple[float, float]] = deque(maxlen=NUM_RECENT_STEPS)
 
     def add_step(self, wait_s: float, compute_s: float) -> None:
-        """Add a step."""
+        """Add the two parts of a step."""
         self._totals.wait_s += wait_s
         self._totals.compute_s += compute_s
         self._recent.append((wait_s, compute_s))
@@ -97,16 +95,16 @@ class ProgressDisplay:
 
     def show(self, progress: Progress) -> None:
         """Show the progress after a step."""
+        done, total = progress.step, progress.num_steps
         if sys.stderr.isatty():
             if self._bar is None:
                 form = "{desc} |{bar}| {n_fmt}/{total_fmt}"
-                done, total = progress.step - 1, progress.num_steps
-                self._bar = tqdm(initial=done, total=total, bar_format=form, dynamic_ncols=True)
+                self._bar = tqdm(initial=done - 1, total=total, bar_format=form, dynamic_ncols=True)
             self._bar.set_description(progress.figures(), refresh=False)
             self._bar.update()
-        elif time.monotonic() >= self._next_line_s or progress.step == progress.num_steps:
+        elif time.monotonic() >= self._next_line_s or done == total:
             self._next_line_s = time.monotonic() + LINE_EVERY_S
-            print(f"step {progress.step}/{progress.num_steps}: {progress.figures()}", file=sys.stderr, flush=True)
+            print(f"step {done}/{total}: {progress.figures()}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the bar as it is."""
@@ -114,10 +112,8 @@ class ProgressDisplay:
             self._bar.close()
 
 
-class Summary(BaseModel):
+class Summary(BaseModel, extra="forbid", frozen=True):
     """summary.json: the cost and the result of a run, finished or stopped, over all its starts."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     stopped: bool  # before the last step
     step: int  # done
@@ -135,11 +131,11 @@ class Summary(BaseModel):
 
     def text(self, run: str) -> str:
         """The summary for people."""
+        end = f"{'stopped at' if self.stopped else 'done:'} step {self.step} of {self.num_steps}"
+        speed = f"{self.images_per_s:.1f} images/s, {self.data_wait_share:.1%} of the time waiting for data"
         lines = [
-            f"{'stopped at' if self.stopped else 'done:'} step {self.step} of {self.num_steps}, "
-            f"{self.num_images} images in {duration(self.duration_s)}",
-            f"  speed      {self.images_per_s:.1f} images/s, {self.data_wait_share:.1%} of the time waiting for data; "
-            f"workers: {self.num_workers}, {self.device}",
+            f"{end}, {self.num_images} images in {duration(self.duration_s)}",
+            f"  speed      {speed}; workers: {self.num_workers}, {self.device}",
         ]
         if self.loss is not None:
             lines.append(f"  loss       {self.loss:.4f}")

@@ -7,10 +7,8 @@ from ray.util.metrics import Counter, Gauge
 
 from roadseg_train.fit.progress import Progress
 
-# Annotated by Ray as a tuple of one, although it takes any.
-RUN_TAG: Any = ("run",)
-# Ray drops a gauge that is not set for 20 seconds.
-REPEAT_EVERY_S = 5.0
+RUN_TAG: Any = ("run",)  # annotated by Ray as a tuple of one, although it takes any
+REPEAT_EVERY_S = 5.0  # Ray drops a gauge that is not set for 20 seconds
 
 
 class DriverMetrics:
@@ -42,26 +40,23 @@ class WorkerMetrics:
 
     def __init__(self, run: str) -> None:
         self._tags = {"run": run}
-        self._step = _gauge("step", "Steps done, including those before a resume.")
-        self._last_step = _gauge("last_step", "Steps in all.")
-        self._loss = _gauge("loss", "Loss of the last step.")
-        self._heldout_iou = _gauge("heldout_iou", "Road IoU of the held-out frames at the newest checkpoint.")
-        self._speed = _gauge("images_per_second", "Images per second, over all workers.")
-        self._wait = _gauge("data_wait_share", "Share of the recent steps spent waiting for data by the first worker.")
+        self._gauges = {  # by the field of Progress
+            "step": _gauge("step", "Steps done, including those before a resume."),
+            "num_steps": _gauge("last_step", "Steps in all."),
+            "loss": _gauge("loss", "Loss of the last step."),
+            "heldout_iou": _gauge("heldout_iou", "Road IoU of the held-out frames at the newest checkpoint."),
+            "images_per_s": _gauge("images_per_second", "Images per second, over all workers."),
+            "wait_share": _gauge(
+                "data_wait_share", "Share of the recent steps spent waiting for data by the first worker."
+            ),
+        }
         self._steps = _counter("steps", "Steps that this worker took part in.")
         self._checkpoints = _counter("checkpoints", "Checkpoints written.")
 
     def note_step(self, progress: Progress) -> None:
         """Note a step."""
-        for gauge, value in (
-            (self._step, progress.step),
-            (self._last_step, progress.num_steps),
-            (self._loss, progress.loss),
-            (self._heldout_iou, progress.heldout_iou),
-            (self._speed, progress.images_per_s),
-            (self._wait, progress.wait_share),
-        ):
-            if value is not None:
+        for field, gauge in self._gauges.items():
+            if (value := getattr(progress, field)) is not None:
                 gauge.set(value, tags=self._tags)
         self._steps.inc(tags=self._tags)
 

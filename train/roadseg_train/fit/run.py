@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from roadseg_train.config import TrainConfig
 from roadseg_train.data.dataset import IMAGE_SUFFIXES, Frame, find_frames
@@ -22,10 +22,8 @@ from roadseg_train.storage.path import StoragePath, storage_path
 RECORD = "run.json"
 
 
-class RunRecord(BaseModel):
+class RunRecord(BaseModel, extra="forbid", frozen=True):
     """run.json: everything that determines the weights of a run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     config: TrainConfig
     data: list[str]  # URIs: absolute paths and s3://bucket/prefix
@@ -34,21 +32,12 @@ class RunRecord(BaseModel):
 
     @classmethod
     def of(cls, *, config: TrainConfig, data: list[str], split: str) -> "RunRecord":
-        """The record of a new run, with the frames that the data has now.
-
-        Raises:
-            DataError: a folder is not a dataset, or the split is empty.
-        """
+        """The record of a new run, with the frames that the data has now; raises what `frames` raises."""
         record = cls(config=config, data=data, split=split, fit_frames=[])
         return record.model_copy(update={"fit_frames": [frame.identity for frame in record.frames(split)]})
 
     def frames(self, split: str) -> list[Frame]:
-        """The frames of a split from all data folders, on this machine.
-
-        Raises:
-            DataError: a folder is not a dataset, or the split is empty.
-            StorageError: a dataset cannot be downloaded.
-        """
+        """The frames of a split from all data folders, on this machine; raises DataError or StorageError."""
         return select([frame for root in fetch(self.data) for frame in find_frames(root)], split)
 
     def heldout_frames(self) -> list[Frame]:
@@ -67,28 +56,18 @@ class LoadedRun:
 
 
 def fetch(data: Sequence[str]) -> list[Path]:
-    """Datasets, given as URIs, as folders on this machine.
-
-    Raises:
-        StorageError: a dataset cannot be downloaded.
-    """
+    """Datasets, given as URIs, as folders on this machine; raises StorageError if one cannot be downloaded."""
     return [local_copy(storage_path(uri), IMAGE_SUFFIXES) for uri in data]
 
 
 def open_run(run: StoragePath, record: RunRecord) -> None:
-    """Start a run, or resume one that was started with the same record.
-
-    Raises:
-        RunError: the folder belongs to another run, or to something else.
-    """
+    """Start a run, or resume one with the same record; raises RunError if the folder belongs to anything else."""
     names = run.names()
     if RECORD in names:
         started = read_run(run)
         if started != record:
-            differences = ", ".join(_differences(started, record))
-            raise RunError(
-                f"{run} was started with other settings ({differences}); choose another name, or remove the folder"
-            )
+            settings = f"other settings ({', '.join(_differences(started, record))})"
+            raise RunError(f"{run} was started with {settings}; choose another name, or remove the folder")
     elif names:
         raise RunError(f"{run} exists and is not a run; choose another name or folder")
     else:
@@ -96,11 +75,7 @@ def open_run(run: StoragePath, record: RunRecord) -> None:
 
 
 def read_run(run: StoragePath) -> RunRecord:
-    """The record of a run.
-
-    Raises:
-        RunError: the folder is not a run, or was written by an incompatible version.
-    """
+    """The record of a run; raises RunError if the folder is no run, or was written by an incompatible version."""
     try:
         return RunRecord.model_validate_json((run / RECORD).read_text())
     except FileNotFoundError as error:
@@ -110,11 +85,7 @@ def read_run(run: StoragePath) -> RunRecord:
 
 
 def load_run(run: StoragePath, *, views: Views) -> LoadedRun:
-    """The averaged network of the newest complete checkpoint of a run, its weights rounded.
-
-    Raises:
-        RunError: the folder is not a run, or has no complete checkpoint.
-    """
+    """The averaged network of a run's newest checkpoint, rounded; raises RunError if no checkpoint is complete."""
     record = read_run(run)
     state = checkpoint.read_newest(run)
     if state is None:

@@ -8,17 +8,14 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignals:
-    """A context, for the main thread, in which the first of the signals is noted; a second one has its usual effect.
+    """A context, for the main thread, in which the first of the signals sets `requested`; a second one works as usual.
 
     Preemption, deleting a pod and `ray job stop` all send SIGTERM.
-
-    Attributes:
-        requested: set by the first signal.
     """
 
     def __init__(self) -> None:
         self.requested = threading.Event()
-        self._signal: signal.Signals | None = None
+        self.exit_code = 0  # after the signal 128 + its number, as shells report it: 143 for SIGTERM, 130 for SIGINT
         self._before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def __enter__(self) -> "StopSignals":
@@ -36,14 +33,8 @@ class StopSignals:
             for number in SIGNALS:
                 signal.signal(number, self._note)
 
-    @property
-    def exit_code(self) -> int:
-        """128 + the signal number, as shells report it: 143 for SIGTERM, 130 for SIGINT."""
-        assert self._signal is not None
-        return 128 + self._signal
-
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        self._signal = signal.Signals(number)
+        self.exit_code = 128 + number
         self.requested.set()
         self._restore()
 

@@ -100,12 +100,9 @@ class RayHost:
 
 
 def train_on_ray(run: StoragePath, record: RunRecord, options: FitOptions, stop: StopSignals) -> Summary:
-    """Train on Ray Train workers, see `loop.train`.
+    """Train on Ray Train workers, see `loop.train`; raises RunError as well if the workers keep failing.
 
     Joins the cluster named by the environment (`RAY_ADDRESS`, or the one of a Ray job), or starts one on this machine.
-
-    Raises:
-        RoadsegTrainError: a worker raised it, or the workers keep failing.
     """
     if "runtime_resources" in PurePosixPath(run.uri).parts:  # where Ray unpacks the working directory of a job
         raise RunError(f"{run} is in the job's working directory, which is deleted after the job; give another --run")
@@ -124,11 +121,7 @@ def train_on_ray(run: StoragePath, record: RunRecord, options: FitOptions, stop:
             notice = actor.options(scheduling_strategy=node).remote()
             threading.Thread(target=_pass_on, args=(stop, notice), daemon=True).start()
             metrics = DriverMetrics(name_of(run))
-
-            def attempt() -> Summary:
-                metrics.note_start()
-                return _start_workers(run, record, options, notice)
-
+            attempt = functools.partial(_start_workers, run, record, options, notice, metrics)
             try:
                 return ray_thread.submit(retry, attempt, functools.partial(checkpoint.newest_step, run)).result()
             finally:
@@ -140,10 +133,8 @@ def train_on_ray(run: StoragePath, record: RunRecord, options: FitOptions, stop:
 def retry(attempt: Callable[[], Summary], newest_step: Callable[[], int]) -> Summary:
     """Repeat `attempt` after its workers fail, unless they fail too often without a new checkpoint.
 
-    Ray Train's own retries count failures over the whole run, however long, and repeat what the user has to fix.
-
-    Raises:
-        RoadsegTrainError: a worker raised it, or the workers failed too often.
+    Ray Train's own retries count failures over the whole run, however long, and repeat what the user has to fix; here
+    a worker's RoadsegTrainError is raised again.
     """
     num_failures, step = 0, newest_step()
     while True:
@@ -187,8 +178,9 @@ def _pass_on(stop: StopSignals, notice: ActorHandle[StopNotice]) -> None:
 
 
 def _start_workers(
-    run: StoragePath, record: RunRecord, options: FitOptions, notice: ActorHandle[StopNotice]
+    run: StoragePath, record: RunRecord, options: FitOptions, notice: ActorHandle[StopNotice], metrics: DriverMetrics
 ) -> Summary:
+    metrics.note_start()
     new: Any = ray.train  # type checkers see the arguments and results of its first version
     filesystem, path = storage.for_ray(run)
     trainer = new.torch.TorchTrainer(

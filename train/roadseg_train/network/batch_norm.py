@@ -23,17 +23,14 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         y: Tensor
         y, mean, variance, count = _normalise(x, self.weight, self.bias, self.eps)
-        self._track(mean, variance * count / (count - 1))
-        return y
-
-    def _track(self, mean: Tensor, unbiased_variance: Tensor) -> None:
         assert self.momentum is not None
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(unbiased_variance, self.momentum)
+        self.running_var.lerp_(variance * count / (count - 1), self.momentum)
         self.num_batches_tracked += 1
+        return y
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # workers communicate in it, between two compiled graphs
@@ -84,10 +81,9 @@ def synchronise_batch_norms(network: nn.Module) -> None:
     if next(network.parameters()).is_cuda:
         nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return
-    for parent in list(network.modules()):
-        for name, norm in list(parent.named_children()):
-            if isinstance(norm, nn.BatchNorm2d):
-                synced = SyncBatchNorm2d(norm.num_features, norm.eps, norm.momentum)
-                synced.weight, synced.bias = norm.weight, norm.bias  # the same tensors, which the optimiser may hold
-                synced.load_state_dict(norm.state_dict())
-                setattr(parent, name, synced)
+    for name, norm in list(network.named_modules()):
+        if isinstance(norm, nn.BatchNorm2d):
+            synced = SyncBatchNorm2d(norm.num_features, norm.eps, norm.momentum)
+            synced.weight, synced.bias = norm.weight, norm.bias  # the same tensors, which the optimiser may hold
+            synced.load_state_dict(norm.state_dict())
+            network.set_submodule(name, synced)

@@ -17,11 +17,7 @@ from roadseg_train.network.model import RoadProgram, UNet
 
 
 def round_to_half(network: UNet) -> UNet:
-    """A copy of a network in eval mode whose convolution weights are rounded to float16 but stored as float32.
-
-    Raises:
-        RunError: a weight is not finite in float16.
-    """
+    """A copy, in eval mode, whose convolution weights are float32 rounded to float16; raises RunError if not finite."""
     rounded = copy.deepcopy(network)
     for module in list(rounded.modules()):
         _fold_norms(module)
@@ -52,8 +48,7 @@ class HalfProgram(nn.Module):
 
 def _fold_norms(module: nn.Module) -> None:
     """Fold every batch normalisation among the children of a module into the convolution before it."""
-    children = list(module.named_children())
-    for (name, convolution), (norm_name, norm) in pairwise(children):
+    for (name, convolution), (norm_name, norm) in pairwise(list(module.named_children())):
         if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             module.set_submodule(name, fuse_conv_bn_eval(convolution, norm))
             module.set_submodule(norm_name, nn.Identity())

@@ -1,4 +1,8 @@
-"""Losses over the labelled pixels of the whole batch, which workers share; void pixels are ignored."""
+"""Losses over the labelled pixels of the whole batch, which workers share.
+
+Logits are float; target_BHW is uint8 in {0 void, 1 not road, 2 road}, and void pixels are ignored. Each loss is a
+scalar, 0 if nothing is labelled.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -9,17 +13,10 @@ from roadseg_train.network.collectives import sum_over_workers
 
 
 def iou_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
-    """Soft IoU (Jaccard) loss, pooled over the batch as the dataset IoU is pooled over the dataset.
+    """Soft IoU (Jaccard) loss in [0, 1], pooled over the batch as the dataset IoU is pooled over the dataset.
 
     1 - sum(p t) / sum(p + t - p t) over labelled pixels. Source: Rahman and Wang, "Optimizing
     Intersection-Over-Union in Deep Neural Networks for Image Segmentation", ISVC 2016.
-
-    Args:
-        logits_BHW: road logits, float.
-        target_BHW: uint8 in {0 void, 1 not road, 2 road}.
-
-    Returns:
-        A scalar in [0, 1]; 0 if nothing is labelled.
     """
     labelled = (target_BHW != VOID).float()
     truth = (target_BHW == ROAD).float()
@@ -32,12 +29,7 @@ def iou_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
 
 
 def bce_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
-    """Binary cross-entropy in nats, the mean over labelled pixels; 0 if nothing is labelled.
-
-    Args:
-        logits_BHW: road logits, float.
-        target_BHW: uint8 in {0 void, 1 not road, 2 road}.
-    """
+    """Binary cross-entropy in nats, the mean over labelled pixels."""
     labelled = (target_BHW != VOID).float()
     truth = (target_BHW == ROAD).float()
     total = F.binary_cross_entropy_with_logits(logits_BHW.float(), truth, weight=labelled, reduction="sum")
@@ -45,11 +37,9 @@ def bce_loss(logits_BHW: Tensor, target_BHW: Tensor) -> Tensor:
 
 
 def class_loss(logits_BCHW: Tensor, classes_BHW: Tensor) -> Tensor:
-    """Cross-entropy over the classes in nats, the mean over pixels of known class; 0 if there are none.
+    """Cross-entropy over the classes in nats, the mean over pixels of known class.
 
-    Args:
-        logits_BCHW: class logits, float, at half the resolution of the classes (rounded up).
-        classes_BHW: uint8 in {0 unknown, 1 .. C}.
+    Classes are uint8 in {0 unknown, 1 .. C}; logits are at half their resolution, rounded up.
     """
     classes_BHW = classes_BHW[:, ::2, ::2].long()
     known = (classes_BHW != UNKNOWN_CLASS).sum()

@@ -39,8 +39,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."""
-        y = F.relu(self.norm1(self.conv1(x)))
-        y = self.norm2(self.conv2(y))
+        y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
         return F.relu(y + self.shortcut(x))
 
 
@@ -67,8 +66,7 @@ class Decoder(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        upwards = list(reversed(widths))
-        self.blocks = nn.ModuleList(ResidualBlock(below + skip, skip) for below, skip in pairwise(upwards))
+        self.blocks = nn.ModuleList(ResidualBlock(below + skip, skip) for below, skip in pairwise(reversed(widths)))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Features of `Encoder` -> (B, widths[0], ceil(H / 2), ceil(W / 2))."""
@@ -81,20 +79,11 @@ class Decoder(nn.Module):
 
 
 class UNet(nn.Module):
-    """Normalised images in, road logits out, of any height and width.
-
-    Args:
-        widths: channels at 1/2, 1/4, 1/8, ... of the resolution.
-
-    Example:
-        >>> UNet((8, 16))(torch.zeros(2, 3, 33, 50)).shape
-        torch.Size([2, 33, 50])
-    """
+    """Normalised images in, road logits out; `widths` are the channels at 1/2, 1/4, 1/8, ... of the resolution."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        self.encoder = Encoder(widths)
-        self.decoder = Decoder(widths)
+        self.encoder, self.decoder = Encoder(widths), Decoder(widths)
         self.head = nn.Conv2d(widths[0], 4, 3, padding=1)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
@@ -112,10 +101,7 @@ class UNet(nn.Module):
 
 
 class AuxHeadUNet(nn.Module):
-    """The U-Net during training, with a second head that predicts classes, so that features learn what is not road.
-
-    Only `unet` is published.
-    """
+    """The U-Net in training: a second head, never published, predicts classes, so features learn what is not road."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()

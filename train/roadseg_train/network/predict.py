@@ -12,38 +12,22 @@ from roadseg_train.data.geometry import SizeRule, crop_and_scale_back, scale_and
 from roadseg_train.metrics import Histogram, histogram
 from roadseg_train.network.model import RoadProgram
 
-Float32Array = npt.NDArray[np.float32]
 
-
-def to_frame(prob_HW: Float32Array, rule: SizeRule, height: int, width: int) -> UInt8Array:
-    """Scale a probability from the size of the model input to that of the image: prob_HW, uint8, 255 is certain.
-
-    Args:
-        prob_HW: float32 in [0, 1]; the image is its top left part of `rule.scale` size.
-        rule: how the image was scaled.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-    """
+def to_frame(prob_HW: npt.NDArray[np.float32], rule: SizeRule, height: int, width: int) -> UInt8Array:
+    """Scale prob_HW, float32 in [0, 1], from the model input back to an image of this size: uint8, 255 is certain."""
     return crop_and_scale_back((prob_HW * 255 + 0.5).astype(np.uint8), rule, height, width)
 
 
 @torch.inference_mode()
 def predict(program: RoadProgram, image_HWC: UInt8Array, rule: SizeRule) -> UInt8Array:
-    """Road probability of an RGB uint8 image at its own size: prob_HW, uint8, 255 is certain.
-
-    The program must be in eval mode.
-    """
+    """Road probability of an RGB uint8 image at its own size, by a program in eval mode: uint8, 255 is certain."""
     device = next(program.parameters()).device
     batch_BHWC = torch.from_numpy(scale_and_pad(image_HWC, rule)[None]).to(device)
     return to_frame(program(batch_BHWC)[0].cpu().numpy(), rule, *image_HWC.shape[:2])
 
 
 def predict_frames(program: RoadProgram, frames: Iterable[Frame], config: TrainConfig) -> Iterator[Histogram]:
-    """Predict frame by frame and count pixels.
-
-    Raises:
-        DataError: a frame cannot be read.
-    """
+    """Predict frame by frame and count pixels; raises DataError if a frame cannot be read."""
     rule = SizeRule.of(config)
     for frame in frames:
         image_HWC, target_HW = read_frame(frame)

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 
 def _check_different(scales: tuple[float, ...]) -> tuple[float, ...]:
@@ -16,18 +16,11 @@ Scales = Annotated[
 ]
 
 
-class Views(BaseModel):
-    """The versions of an image that the network sees.
+class Views(BaseModel, extra="forbid", frozen=True):
+    """The versions of an image that the network sees."""
 
-    Attributes:
-        mirror: whether it also sees the image mirrored left to right.
-        scales: factors of both sides; small ones give context, large ones sharp edges.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    mirror: bool = False
-    scales: Scales = (1.0,)
+    mirror: bool = False  # whether it also sees the image mirrored left to right
+    scales: Scales = (1.0,)  # factors of both sides; small ones give context, large ones sharp edges
 
     @property
     def count(self) -> int:
