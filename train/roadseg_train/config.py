@@ -108,8 +108,7 @@ def tiny() -> TrainConfig:
 def small() -> TrainConfig:
     """A network that is cheap on a CPU: half an hour of training on two cores with bfloat16 instructions.
 
-    The input is small, a crop covers nearly all of it, and the lowest level is at 1/64: on unseen streets, context is
-    worth more than pixels.
+    The input is small, a crop covers nearly all of it, and the lowest level is at 1/64: context matters on new streets.
     """
     return TrainConfig(
         preset="small",

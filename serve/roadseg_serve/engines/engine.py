@@ -1,7 +1,6 @@
 """Engines compute road probability from a batch of pictures; this chooses and loads the one for a replica.
 
-Axes: B batch, H height, W width, C channel (R, G, B). Probability is uint8: 0 is certainly not road, 255 certainly
-road.
+Axes: B batch, H height, W width, C channel (R, G, B). Probability is uint8: 255 is certainly road, 0 not.
 """
 
 import importlib.util

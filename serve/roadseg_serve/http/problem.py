@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from fastapi.exceptions import ValidationException
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,10 +23,8 @@ BUSY = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
 FIRST_PRIVATE_CLOSE_CODE = 4000  # of a WebSocket; we add the HTTP status
 
 
-class ProblemDocument(BaseModel):
+class ProblemDocument(BaseModel, title="Problem"):
     """An error (RFC 9457); `detail` says what to do about it."""
-
-    model_config = ConfigDict(title="Problem")
 
     type: str = Field(description="A URN for the kind of error; about:blank if the status says it all.")
     title: str = Field(description="The kind of error in a few words.")

@@ -1,9 +1,8 @@
 """Frames in, masks out, over a WebSocket: the newest frame wins, and nothing queues. Contract: docs/stream.md.
 
 Anything between client and server may buffer any number of messages: a proxy reads ahead as fast as a client sends,
-and accepts answers for a client that does not read. So this module never relies on `receive` or `send` to block. It
-receives every frame and drops it for a newer one, and sends at most `MAX_UNREAD` answers until the client confirms one
-with `next`.
+and accepts answers for a client that does not read. So `receive` and `send` are never relied on to block: every
+frame is received, and dropped for a newer one; at most `MAX_UNREAD` answers are sent before the client says `next`.
 """
 
 import asyncio

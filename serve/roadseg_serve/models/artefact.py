@@ -45,8 +45,7 @@ class Artefact:
 def resolve(uri: str) -> "Path | S3Folder":
     """Find the absolute folder, or the one on S3, that a model URI names; it may not exist.
 
-    The URI is `bundled:<name>`, a folder path, `file://` and an absolute folder path, or `s3://bucket/prefix`. Any
-    other raises ArtefactError.
+    A URI is `bundled:<name>`, a folder path, `file:///folder` or `s3://bucket/prefix`; others raise ArtefactError.
     """
     scheme, colon, rest = uri.partition(":")
     if not colon:

@@ -8,23 +8,19 @@ import json
 from dataclasses import replace
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from roadseg_serve.messages import MEDIA_TYPES, Answer, Format, ModelName, UInt8Array
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class ModelVersion(_Strict):
+class ModelVersion(BaseModel, extra="forbid"):
     """The model version that answered."""
 
     name: str
     version: str
 
 
-class RunLengths(_Strict):
+class RunLengths(BaseModel, extra="forbid"):
     """The mask as COCO's uncompressed run lengths, which `pycocotools.mask.frPyObjects` reads.
 
     Pixels are counted down the first column, then the second, and so on. `counts` are run lengths, alternately of "not
@@ -35,7 +31,7 @@ class RunLengths(_Strict):
     counts: list[int] = Field(description="Run lengths, starting with not road.")
 
 
-class Mask(_Strict):
+class Mask(BaseModel, extra="forbid"):
     """The mask, as a picture and as run lengths."""
 
     png_base64: str = Field(
@@ -44,7 +40,7 @@ class Mask(_Strict):
     rle: RunLengths
 
 
-class Findings(_Strict):
+class Findings(BaseModel, extra="forbid"):
     """The result for one picture."""
 
     road_share: float = Field(ge=0, le=1, description="Fraction of the pixels that are road.")

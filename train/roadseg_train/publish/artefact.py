@@ -46,8 +46,7 @@ def publish(
     the split held out. With `int8_frames`, the version also contains an int8 program if it `is_offered`.
 
     Raises:
-        ArtefactError: the name or version is malformed or taken, the evaluation is of another program, or the exported
-            programs differ.
+        ArtefactError: name or version is malformed or taken; the evaluation is of another program; programs differ.
         DataError: a frame cannot be read.
         StorageError: the store cannot be written.
     """
