@@ -1,5 +1,7 @@
 """What rings of tests share: a model to compute in the head, a real S3 server, and servers as users run them."""
 
+import ctypes
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +34,29 @@ def _place(item: pytest.Item) -> tuple[int, bool, bool]:
     groups = ["bundled_server" in fixtures, form == "fused", form == "staged", form is None and "head" in fixtures]
     group = groups.index(True) + 1 if any(groups) else 0
     return group, item.get_closest_marker("ends_server") is not None, "head" in fixtures
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Before the fixtures, some of which start processes."""
+    turn_off_the_signal_stack()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    """After the fixtures, some of which have destroyed engines."""
+    turn_off_the_signal_stack()
+
+
+def turn_off_the_signal_stack() -> None:
+    """Let signals of this thread use its ordinary stack.
+
+    OpenVINO gives a thread that creates an engine another signal stack, and puts the one before back when the engine is
+    destroyed. After two engines that end in the order in which they began, that is memory that is gone, and the next
+    signal with a handler, such as the SIGCHLD of a loader, kills the process without a word.
+    """
+    turned_off = struct.pack("@PiN", 0, 2, 0)  # a stack_t: address, SS_DISABLE, size
+    assert ctypes.CDLL(None, use_errno=True).sigaltstack(turned_off, None) == 0
 
 
 @pytest.fixture(scope="session")
