@@ -6,7 +6,9 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import numpy as np
+import numpy.typing as npt
 from PIL import ExifTags, Image
 
 Options = dict[str, Any]  # of httpx.Client.post
@@ -29,6 +31,15 @@ def left_half_red(size: tuple[int, int]) -> Image.Image:
     picture = Image.new("RGB", size, (0, 0, 0))
     picture.paste((255, 255, 255), (0, 0, size[0] // 2, size[1]))
     return picture
+
+
+def road_of(response: httpx.Response) -> npt.NDArray[np.bool_]:
+    """The road of the default answer, a grey JPEG, as an array HW."""
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "image/jpeg"
+    picture = Image.open(io.BytesIO(response.content))
+    assert (picture.format, picture.mode) == ("JPEG", "L")
+    return np.asarray(picture) >= 128
 
 
 WHOLE = file_of(left_half_red((64, 64)))

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
+from ci.times import STEPS
 from tests.cluster.journey import Journey, save
 from tests.cluster.kube import KubeError, kubectl
 from tests.cluster.prepare import NAMESPACE
 
 NUM_LINES, WIDTH = 40, 200  # of the state of the cluster that is printed after a failure
-STEPS = "seconds by step"  # ci/times.py reads this figure
 
 
 def main(

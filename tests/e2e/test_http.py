@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from roadseg_serve.messages import MEDIA_TYPES, Format
 from tests.server import Server
-from tests.uploads import BAD, MULTIPART, ODD, PART, WHOLE, file_of, form, left_half_red
+from tests.uploads import BAD, MULTIPART, ODD, PART, WHOLE, file_of, form, left_half_red, road_of
 
 pytestmark = pytest.mark.parametrize("form", ["fused"], indirect=True, scope="session")
 
@@ -36,14 +34,6 @@ BAD_OVER_HTTP = (
     "5000 fields",
 )
 ODD_OVER_HTTP = ("a name in latin-1", "in pieces", "colour profile of 9 MB", "gif, second frame spoilt")
-
-
-def road_of(response: httpx.Response) -> npt.NDArray[np.bool_]:
-    assert response.status_code == 200, response.text
-    assert response.headers["content-type"] == "image/jpeg"
-    picture = Image.open(io.BytesIO(response.content))
-    assert (picture.format, picture.mode) == ("JPEG", "L")
-    return np.asarray(picture) >= 128
 
 
 def upload(client: httpx.Client, data: bytes, name: str = "road.png") -> httpx.Response:

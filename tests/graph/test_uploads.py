@@ -1,12 +1,10 @@
 """Uploads of every kind to the routes over the whole graph, in one process: pictures, odd pictures, and bad uploads."""
 
 import asyncio
-import io
 from collections.abc import Callable
 
 import httpx
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import ExifTags, Image
 from starlette.types import ASGIApp
@@ -14,7 +12,7 @@ from starlette.types import ASGIApp
 from roadseg_serve.messages import Answer, AnswerOptions
 from tests.graph.conftest import Segment
 from tests.serve.gated import api_of, ask
-from tests.uploads import BAD, ODD, Options, file, file_of, left_half_red
+from tests.uploads import BAD, ODD, Options, file, file_of, left_half_red, road_of
 
 # What Pillow warns of in bad pictures is an error in tests, and would be the answer; a server goes on.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -35,14 +33,6 @@ def post(segment: Segment) -> Post:
 
     api: ASGIApp = api_of(segment=through_the_graph, max_upload_bytes=MAX_UPLOAD_BYTES)
     return lambda options: ask(api, "POST", "/upload", **options)
-
-
-def road_of(response: httpx.Response) -> npt.NDArray[np.bool_]:
-    assert response.status_code == 200, response.text
-    assert response.headers["content-type"] == "image/jpeg"
-    picture = Image.open(io.BytesIO(response.content))
-    assert (picture.format, picture.mode) == ("JPEG", "L")
-    return np.asarray(picture) >= 128
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "BMP"])

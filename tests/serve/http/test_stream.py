@@ -266,13 +266,18 @@ def test_a_bad_frame_is_a_problem_and_the_stream_goes_on() -> None:
     tell(story, note_refusal=noted.append)
 
 
+async def fill_the_window(client: Client, bench: Bench) -> None:
+    """Send frames and take their masks without a `next`, until the server has to wait for one."""
+    for i in range(MAX_UNREAD):
+        client.send(b"%d" % i)
+        await bench.started.get()
+        bench.finish(b"%d" % i)
+        await client.mask()
+
+
 def test_a_client_that_never_sends_next_gets_only_the_window() -> None:
     async def story(client: Client, bench: Bench) -> None:
-        for i in range(MAX_UNREAD):
-            client.send(b"%d" % i)
-            await bench.started.get()
-            bench.finish(b"%d" % i)
-            await client.mask()
+        await fill_the_window(client, bench)
         for frame in (b"A", b"B", b"C"):
             client.send(frame)
             await client.taken_in()
@@ -453,11 +458,7 @@ def test_a_silent_client_is_dropped() -> None:
 
 def test_a_client_that_sends_but_never_confirms_is_dropped() -> None:
     async def story(client: Client, bench: Bench) -> None:
-        for i in range(MAX_UNREAD):
-            client.send(b"%d" % i)
-            await bench.started.get()
-            bench.finish(b"%d" % i)
-            await client.mask()
+        await fill_the_window(client, bench)
         client.send(b"A")
         assert (await closed(client))[0] == IDLE
 
